@@ -1,0 +1,37 @@
+# CIFAR-100, one folder of images a class. The paper: zero padding of 4, random 32x32 crop, mirror, per-pixel mean
+# subtracted. Here the mean is that of each channel, which differs little over pixels, and the deviation is divided out.
+image_size = 32
+data_root = '{{$MMRESATTN_DATA:data}}/cifar100'
+data_preprocessor = dict(
+    num_classes=100,
+    mean=[129.304, 124.070, 112.434],
+    std=[68.170, 65.392, 70.418],
+    to_rgb=True,
+)
+
+train_pipeline = [
+    dict(type='ReplaySeed'),
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomCrop', crop_size=image_size, padding=4),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='PackInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=2,
+    sampler=dict(type='ReplaySampler', shuffle=True, infinite=True),
+    dataset=dict(type='CustomDataset', data_root=data_root, data_prefix='train', pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=200,
+    num_workers=2,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='CustomDataset', data_root=data_root, data_prefix='test', pipeline=test_pipeline),
+)
+val_evaluator = dict(type='Accuracy', topk=(1, 5))
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator

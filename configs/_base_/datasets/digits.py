@@ -1,0 +1,30 @@
+# scikit-learn's handwritten digits: 1,437 to train, 360 to test, no download. 8x8 images, enlarged to 16x16.
+image_size = 16
+data_preprocessor = dict(num_classes=10, mean=[77.9] * 3, std=[95.9] * 3)  # of the training images
+
+train_pipeline = [
+    dict(type='ReplaySeed'),
+    dict(type='Resize', scale=(image_size, image_size)),
+    dict(type='RandomCrop', crop_size=image_size, padding=2),
+    dict(type='PackInputs'),
+]
+test_pipeline = [
+    dict(type='Resize', scale=(image_size, image_size)),
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=0,  # 30 ms of work an epoch do not pay for a second process
+    drop_last=True,
+    sampler=dict(type='ReplaySampler', shuffle=True),
+    dataset=dict(type='ImageArrays', data='digits', split='train', pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=64,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='ImageArrays', data='digits', split='test', pipeline=test_pipeline),
+)
+val_evaluator = dict(type='Accuracy', topk=(1,))
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator

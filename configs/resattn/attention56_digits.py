@@ -1,0 +1,23 @@
+"""Attention-56 (CIFAR net) on scikit-learn's handwritten digits, enlarged to 16x16: the run to try first.
+
+python tools/train.py configs/resattn/attention56_digits.py
+"""
+
+_base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
+
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='ResidualAttentionNet', arch='attention56-cifar'),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=256, loss=dict(type='CrossEntropyLoss')),
+)
+
+epochs = 12
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4))
+param_scheduler = dict(type='OneCycleLR', eta_max=0.1, total_steps=epochs, convert_to_iter_based=True)
+train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=2)
+val_cfg = dict()
+test_cfg = dict()
+auto_scale_lr = dict(base_batch_size=64)
+
+default_hooks = dict(logger=dict(interval=10))

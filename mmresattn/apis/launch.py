@@ -1,0 +1,78 @@
+"""What the command lines of training and testing share."""
+
+import argparse
+import os
+import os.path as osp
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from ..datasets import check_data
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that MMPretrain's users know from both of its scripts."""
+    parser.add_argument('--work-dir', help='folder for logs and results; default: work_dirs/<name of the config>')
+    parser.add_argument('--amp', action='store_true', help='mixed precision (needs an accelerator)')
+    parser.add_argument('--no-pin-memory', action='store_true', help='do not pin memory in dataloaders')
+    parser.add_argument('--no-persistent-workers', action='store_true', help='start dataloader workers every epoch')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='change settings of the config: key=value, nested.key=value, key="[a,b]" (no spaces inside)',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read a config as MMPretrain's scripts do and check what would fail late.
+
+    Args:
+        args (argparse.Namespace): With ``config`` and the arguments of :func:`add_common_arguments`.
+
+    Returns:
+        Config: The config with work_dir, launcher, defaults of the dataloaders and ``--cfg-options``.
+
+    Raises:
+        ValueError: If mixed precision is asked for on a CPU.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.amp and not torch.accelerator.is_available():
+        raise ValueError("--amp needs an accelerator: MMEngine's AmpOptimWrapper does not run on CPU.")
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    cfg.work_dir = (
+        args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    )
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name)
+        if loader is None:
+            continue
+        workers = loader.get('num_workers', 0) > 0
+        defaults = dict(pin_memory=True, persistent_workers=workers, collate_fn=dict(type='default_collate'))
+        cfg[name] = ConfigDict({**defaults, **loader})
+        if args.no_pin_memory or not torch.accelerator.is_available():
+            cfg[name].pin_memory = False
+        if args.no_persistent_workers:
+            cfg[name].persistent_workers = False
+    if args.launcher != 'none' and not torch.accelerator.is_available():
+        # MMEngine would give DDP the device of the local rank, which does not exist.
+        cfg.merge_from_dict({'env_cfg.dist_cfg.backend': 'gloo'})
+        cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None))
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    return cfg
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The runner of a config, whose data is checked first.
+
+    Raises:
+        FileNotFoundError: If data is missing.
+    """
+    check_data(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -1,0 +1,50 @@
+"""The break: PyTorch >= 2.6 loads with ``weights_only=True`` and so refuses what MMEngine <= 0.10 puts into every
+checkpoint, its ``HistoryBuffer`` of logged values; testing and resuming then fail."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+
+
+def history_statistic(owner: object, name: str) -> Callable:
+    """What stands in for ``getattr`` in a checkpoint: the four methods that a HistoryBuffer pickles, and no more.
+
+    The real ``getattr`` would hand any pickle the way to code of its choice, from any allowed function to its
+    ``__globals__`` and ``__builtins__``.
+
+    Args:
+        owner (object): Must be ``HistoryBuffer``.
+        name (str): ``'mean'``, ``'max'``, ``'min'`` or ``'current'``.
+
+    Returns:
+        Callable: That method.
+
+    Raises:
+        ValueError: If a checkpoint asks for anything else.
+    """
+    if owner is HistoryBuffer and name in ('mean', 'max', 'min', 'current'):
+        return HistoryBuffer.__dict__[name]
+    raise ValueError(f'The checkpoint asks for the attribute {name!r} of {owner!r}. It is refused: it may run code.')
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Let ``torch.load(..., weights_only=True)`` read checkpoints of MMEngine. Calling it twice does no harm."""
+    reconstruct = np.zeros(0).__reduce__()[0]  # builds an array
+    scalar = np.float64().__reduce__()[0]  # builds a NumPy number
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            (history_statistic, 'builtins.getattr'),
+            np.ndarray,
+            np.dtype,
+            *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'int32', 'bool')),
+            # NumPy 2 renamed the module in which NumPy 1 pickled these.
+            *(
+                (function, f'{module}.{function.__name__}')
+                for function in (reconstruct, scalar)
+                for module in ('numpy.core.multiarray', 'numpy._core.multiarray')
+            ),
+        ]
+    )

@@ -1,0 +1,3 @@
+from .replay_hook import ReplayHook
+
+__all__ = ['ReplayHook']

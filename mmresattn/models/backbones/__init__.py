@@ -1,0 +1,3 @@
+from .residual_attention_net import ResidualAttentionNet
+
+__all__ = ['ResidualAttentionNet']

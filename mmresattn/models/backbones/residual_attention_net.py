@@ -1,0 +1,354 @@
+"""Residual Attention Network (Wang et al., CVPR 2017, arXiv:1704.06904)."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from mmengine.registry import MODELS
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..layers import UNITS, AttentionModule, checkpoint, norm_relu
+
+# One row a network. Every stage is a unit that changes the shape, its attention modules, and `units_after`.
+IMAGENET = dict(
+    unit='preact',
+    stem='imagenet',  # 7x7 convolution of stride 2 and a pooling
+    stem_channels=64,
+    channels=(256, 512, 1024, 2048),
+    strides=(1, 2, 2, 2),
+    modules=(1, 1, 1, 0),
+    poolings=(3, 2, 1, 0),  # down to 7x7 at 224
+    units_after=(0, 0, 0, 2),
+    p=1,
+    t=2,
+    r=1,
+    bottom_units=None,  # 2r, as figure 2 marks the lowest level
+)
+# The paper leaves widths, poolings and the place of the two units of each stage open. These match its parameter
+# counts: 1.9 M for Attention-92, 5.1 M for Attention-236.
+CIFAR = dict(
+    IMAGENET,
+    stem='cifar',  # 3x3 convolution
+    stem_channels=16,
+    channels=(64, 128, 256),
+    strides=(1, 2, 2),
+    modules=(1, 1, 1),
+    poolings=(3, 2, 1),  # down to 4x4 at 32
+    units_after=(1, 1, 1),
+)
+ARCHITECTURES = {
+    'attention56': IMAGENET,
+    'attention92': dict(IMAGENET, modules=(1, 2, 3, 0)),
+    'attentionnext56': dict(IMAGENET, unit='resnext'),
+    'attentionnext92': dict(IMAGENET, unit='resnext', modules=(1, 2, 3, 0)),
+    'attention56-cifar': CIFAR,
+    'attention92-cifar': dict(CIFAR, modules=(2, 2, 2)),
+    'attention128-cifar': dict(CIFAR, modules=(3, 3, 3)),
+    'attention164-cifar': dict(CIFAR, modules=(4, 4, 4)),
+    'attention236-cifar': dict(CIFAR, modules=(6, 6, 6)),
+    # With 2r = 6 units at the lowest level it would have 10.2 M parameters; with r = 3 it has the paper's 8.6 M (8.5).
+    'attention452-cifar': dict(CIFAR, modules=(6, 6, 6), p=2, t=4, r=3, bottom_units=3),
+}
+STEMS = ('imagenet', 'cifar')
+PER_STAGE = ('channels', 'strides', 'modules', 'poolings', 'units_after')
+
+
+def resolve_arch(arch: str | dict) -> dict:
+    """The full row of an architecture.
+
+    Args:
+        arch (str | dict): A name, or a dict of the same fields. A dict may start from a name:
+            ``dict(base='attention56', r=2)``.
+
+    Returns:
+        dict: All fields, with one value for each stage where a field is per stage.
+
+    Raises:
+        ValueError: If a name or field is unknown, a field is missing, or fields differ in their number of stages.
+    """
+    if isinstance(arch, str):
+        arch = dict(base=arch)
+    fields = dict(arch)
+    base = fields.pop('base', None)
+    if base is not None:
+        if base not in ARCHITECTURES:
+            raise ValueError(f'Unknown architecture {base!r}; there are {list(ARCHITECTURES)}, or give a dict.')
+        fields = {**ARCHITECTURES[base], **fields}
+    fields = {'p': 1, 't': 2, 'r': 1, 'bottom_units': None, **fields}
+    if set(fields) != set(IMAGENET):
+        raise ValueError(
+            f'An architecture has the fields {list(IMAGENET)} (and base); '
+            f'missing: {sorted(set(IMAGENET) - set(fields))}, unknown: {sorted(set(fields) - set(IMAGENET))}.'
+        )
+    for field, known in (('unit', list(UNITS)), ('stem', STEMS)):
+        if fields[field] not in known:
+            raise ValueError(f'The {field} of an architecture is one of {list(known)}, not {fields[field]!r}.')
+    lengths = {field: len(fields[field]) for field in PER_STAGE}
+    if len(set(lengths.values())) != 1 or not lengths['channels']:
+        raise ValueError(f'An architecture has one value for each stage in {PER_STAGE}; their lengths are {lengths}.')
+    return fields
+
+
+def _trains_batchnorm(module: nn.Module | None) -> bool:
+    """Whether a module holds a BatchNorm that computes statistics of this process's batch."""
+    return module is not None and any(
+        isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm) and norm.training
+        for norm in module.modules()
+    )
+
+
+@MODELS.register_module()
+class ResidualAttentionNet(BaseBackbone):
+    """Residual Attention Network, the graph of the official prototxt files.
+
+    A stem; then for each stage a unit that changes the shape, its attention modules and its last units. Pre-activation
+    networks end in a normalisation and a ReLU, which act on the output of the last stage alone: earlier outputs are
+    raw sums unless ``norm_outputs``.
+
+    =================== =========== ============================= =========================================
+    arch                parameters  multiply-adds                 outputs
+    =================== =========== ============================= =========================================
+    attention56         29,761,728  6.27 G at 224                 256, 512, 1024, 2048 at strides 4 to 32
+    attention92         50,417,344  10.53 G at 224                the same
+    attentionnext56     29,269,824  6.42 G at 224                 the same
+    attentionnext92     50,053,952  10.70 G at 224                the same
+    attention56-cifar   1,027,824   0.12 G at 32                  64, 128, 256 at strides 1 to 4
+    attention92-cifar   1,838,704   0.21 G at 32                  the same
+    attention128-cifar  2,649,584   0.30 G at 32                  the same
+    attention164-cifar  3,460,464   0.39 G at 32                  the same
+    attention236-cifar  5,082,224   0.57 G at 32                  the same
+    attention452-cifar  8,509,424   0.96 G at 32                  the same
+    =================== =========== ============================= =========================================
+
+    Args:
+        arch (str | dict): A name of the table or a dict of the fields in ``ARCHITECTURES``: ``unit``, ``stem``,
+            ``stem_channels``, ``p`` (units before the split of a module and after its merge), ``t`` (units of its
+            trunk), ``r`` (units between neighbouring poolings of its mask), ``bottom_units`` (at the lowest level of
+            the mask, by default ``2 * r``) and, one value a stage, ``channels``, ``strides``, ``modules``,
+            ``poolings``, ``units_after``. ``dict(base='attention56', r=2)`` changes one field of a name. Defaults to
+            ``'attention56'``.
+        attention (str): ``'mixed'`` (f1), ``'channel'`` (f2) or ``'spatial'`` (f3), the activation of the mask (paper,
+            section 3.2). Defaults to ``'mixed'``.
+        attention_residual_learning (bool): ``(1 + M) * T`` if True, ``M * T`` (naive) if False. Defaults to True.
+        mask (str): ``'encoder_decoder'``, or ``'local_conv'``: three units and no pooling (paper, table 4; their width
+            is the stage's). Defaults to ``'encoder_decoder'``.
+        in_channels (int): Channels of the input image. Defaults to 3.
+        strides (Sequence[int], optional): Stride of each stage, instead of the architecture's.
+        dilations (Sequence[int], optional): Dilation of the 3x3 convolutions of each stage, of its masks too. Defaults
+            to 1 everywhere.
+        out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0; negative ones count from the end.
+            Nothing is built past the last of them. Defaults to -1.
+        norm_outputs (bool): Whether outputs of earlier stages also pass a normalisation and a ReLU of their own, which
+            an FPN wants. Outputs of post-activation units (AttentionNeXt) are activated and stay as they are. Defaults
+            to False.
+        frozen_stages (int): Stages that are not trained: 0 freezes the stem, 1 also the first stage, and so on to the
+            number of stages, which freezes everything but ``norm_outputs``; -1 freezes nothing. Defaults to -1.
+        norm_eval (bool): Whether BatchNorm layers stay in evaluation mode in training. Defaults to False.
+        with_cp (bool): Whether to save memory by recomputing the units and attention modules in the backward pass.
+            Defaults to False.
+        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN', requires_grad=True)``.
+        init_cfg (dict | list[dict], optional): Initialisation. Defaults to Kaiming's ("MSRA") of the convolutions and
+            ones for the normalisations.
+
+    Attributes:
+        min_size (int): Smallest height and width of an input.
+
+    Raises:
+        ValueError: If an argument does not fit; the message says what would.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'attention56',
+        attention: str = 'mixed',
+        attention_residual_learning: bool = True,
+        mask: str = 'encoder_decoder',
+        in_channels: int = 3,
+        strides: Sequence[int] | None = None,
+        dilations: Sequence[int] | None = None,
+        out_indices: int | Sequence[int] = -1,
+        norm_outputs: bool = False,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        norm_cfg: dict = dict(type='BN', requires_grad=True),
+        init_cfg: dict | list | None = (
+            dict(type='Kaiming', layer='Conv2d'),
+            dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
+        ),
+    ) -> None:
+        super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
+        fields = resolve_arch(arch)
+        if mask == 'local_conv':
+            fields.update(poolings=[0] * len(fields['poolings']), bottom_units=3)
+        elif mask != 'encoder_decoder':
+            raise ValueError(f"mask is 'encoder_decoder' or 'local_conv', not {mask!r}.")
+        n = len(fields['channels'])
+        strides = fields['strides'] if strides is None else strides
+        dilations = [1] * n if dilations is None else dilations
+        if len(strides) != n or len(dilations) != n:
+            raise ValueError(f'strides and dilations need one value for each of the {n} stages of {arch!r}.')
+        if not -1 <= frozen_stages <= n:
+            raise ValueError(f'frozen_stages is from -1 to {n} for {arch!r}, not {frozen_stages}.')
+        out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+        if not out_indices or not all(-n <= index < n for index in out_indices):
+            raise ValueError(f'out_indices are from {-n} to {n - 1} for {arch!r}, not {out_indices}.')
+        self.arch = fields
+        self.in_channels = in_channels
+        self.out_indices = sorted(index % n for index in out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+
+        unit = UNITS[fields['unit']]
+        channels = fields['stem_channels']
+        if fields['stem'] == 'imagenet':
+            self.stem = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False),
+                norm_relu(norm_cfg, channels),
+                nn.MaxPool2d(3, stride=2, ceil_mode=True),  # no padding, as in the official network
+            )
+        else:
+            self.stem = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), norm_relu(norm_cfg, channels)
+            )
+        self.stages = []
+        self.strides = list(strides)[: max(self.out_indices) + 1]
+        for i, stride in enumerate(self.strides):
+            width = fields['channels'][i]
+            make = dict(dilation=dilations[i], norm_cfg=norm_cfg)
+            module = partial(
+                AttentionModule,
+                width,
+                fields['poolings'][i],
+                fields['p'],
+                fields['t'],
+                fields['r'],
+                fields['bottom_units'],
+                attention,
+                attention_residual_learning,
+                unit,
+                **make,
+            )
+            stage = nn.Sequential()
+            stage.add_module('unit1', unit(channels, width, stride, projection=True, **make))
+            for k in range(fields['modules'][i]):
+                stage.add_module(f'attention{k + 1}', module())
+            for k in range(fields['units_after'][i]):
+                stage.add_module(f'unit{k + 2}', unit(width, width, **make))
+            self.add_module(f'stage{i + 1}', stage)
+            self.stages.append(f'stage{i + 1}')
+            if unit.preactivation and (i == n - 1 or norm_outputs and i in self.out_indices):
+                self.add_module(f'norm{i + 1}', norm_relu(norm_cfg, width))
+            channels = width
+        self.min_size = self._min_size(1 if attention != 'spatial' else 2)
+        self._freeze_stages()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Features of an image.
+
+        Args:
+            x (Tensor): Images (N, in_channels, H, W), H and W at least ``min_size``.
+
+        Returns:
+            tuple[Tensor]: For each of ``out_indices`` the features (N, channels, H / stride, W / stride), rounded up
+            by convolutions and down by the pooling of the ImageNet stem.
+
+        Raises:
+            ValueError: If the shape does not fit, or if BatchNorm would train on a single value a channel.
+        """
+        self._check_input(x)
+        x = self.stem(x)
+        outs = []
+        for i, name in enumerate(self.stages):
+            for block in getattr(self, name):
+                x = checkpoint(block, x) if self.with_cp and x.requires_grad else block(x)
+            if i in self.out_indices:
+                outs.append(getattr(self, f'norm{i + 1}')(x) if hasattr(self, f'norm{i + 1}') else x)
+        return tuple(outs)
+
+    def _min_size(self, size: int) -> int:
+        """Smallest input side for which no map is smaller than 1 (or ``size``, at the masks)."""
+        need = 1
+        for i, stride in reversed(list(enumerate(self.strides))):
+            if self.arch['modules'][i]:
+                need = max(need, size, 2 ** self.arch['poolings'][i])  # a pooling halves and rounds down
+            need = (need - 1) * stride + 1
+        return 4 * need - 1 if self.arch['stem'] == 'imagenet' else need
+
+    def _map_sizes(self, height: int, width: int) -> Iterator[tuple[int, int]]:
+        """Number of positions on the lowest level of the masks of each stage, and on its output."""
+        if self.arch['stem'] == 'imagenet':
+            height, width = ((side - 1) // 2 + 1 for side in (height, width))
+            height, width = height // 2, width // 2
+        for i, stride in enumerate(self.strides):
+            height, width = ((side - 1) // stride + 1 for side in (height, width))
+            scale = 2 ** self.arch['poolings'][i] if self.arch['modules'][i] else 1
+            yield (height // scale) * (width // scale), height * width
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f'Expected images of shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}.')
+        if x.shape[2] < self.min_size or x.shape[3] < self.min_size:
+            raise ValueError(
+                f'Images of {x.shape[2]}x{x.shape[3]} are too small: this network needs {self.min_size}x{self.min_size} '
+                'or more. Resize the images, or take an architecture with fewer poolings.'
+            )
+        if self.training and x.shape[0] == 1:
+            for name, (lowest, output) in zip(self.stages, self._map_sizes(*x.shape[2:])):
+                last_norm = getattr(self, name.replace('stage', 'norm'), None)
+                if (
+                    lowest == 1
+                    and _trains_batchnorm(getattr(self, name))
+                    or output == 1
+                    and _trains_batchnorm(last_norm)
+                ):
+                    raise ValueError(
+                        f'One image of {x.shape[2]}x{x.shape[3]} leaves a single value a channel in {name}, on which '
+                        'BatchNorm cannot train. Use larger batches (drop_last=True) or images, norm_eval=True, or '
+                        'another norm_cfg such as GN.'
+                    )
+
+    def _freeze_stages(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        names = ['stem', *self.stages[: self.frozen_stages]]
+        if self.frozen_stages == len(self.arch['channels']):
+            names.append(f'norm{self.frozen_stages}')  # earlier norms of outputs have no weights to start from
+        for module in (getattr(self, name) for name in names if hasattr(self, name)):
+            module.eval()
+            for parameter in module.parameters():
+                parameter.requires_grad = False
+
+    def train(self, mode: bool = True) -> 'ResidualAttentionNet':
+        """Set the training mode; frozen stages, and BatchNorm with ``norm_eval``, stay in evaluation mode."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter for layer-wise learning-rate decay.
+
+        The stem is 0; each unit or attention module on the trunk is one more; the last normalisation, and whatever
+        stands outside of the prefix, are the deepest.
+
+        Args:
+            param_name (str): Name of the parameter in the whole model.
+            prefix (str): Name of this backbone in it, such as ``'backbone.'``. Defaults to ''.
+
+        Returns:
+            Tuple[int, int]: Depth of the parameter and number of depths.
+        """
+        blocks = [f'{stage}.{block}' for stage in self.stages for block, _ in getattr(self, stage).named_children()]
+        num_layers = len(blocks) + 2
+        name = param_name[len(prefix) :]
+        if not param_name.startswith(prefix) or name.startswith('norm'):
+            return num_layers - 1, num_layers
+        if name.startswith('stem.'):
+            return 0, num_layers
+        return blocks.index('.'.join(name.split('.')[:2])) + 1, num_layers

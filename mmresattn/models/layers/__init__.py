@@ -1,0 +1,32 @@
+"""Plain torch modules: readable, and usable, without MMEngine's runner."""
+
+from .attention_map import AttentionMap, attention_maps, checkpoint, edit_attention, record_attention
+from .attention_module import (
+    MASK_ACTIVATIONS,
+    AttentionModule,
+    SoftMaskBranch,
+    channel_attention,
+    interpolate,
+    mixed_attention,
+    spatial_attention,
+)
+from .residual_units import UNITS, PreActBottleneck, ResNeXtUnit, norm_relu
+
+__all__ = [
+    'MASK_ACTIVATIONS',
+    'UNITS',
+    'AttentionMap',
+    'AttentionModule',
+    'PreActBottleneck',
+    'ResNeXtUnit',
+    'SoftMaskBranch',
+    'attention_maps',
+    'channel_attention',
+    'checkpoint',
+    'edit_attention',
+    'interpolate',
+    'mixed_attention',
+    'norm_relu',
+    'record_attention',
+    'spatial_attention',
+]

@@ -1,0 +1,273 @@
+"""The one place where attention is seen and edited.
+
+Every attention weight of this package passes through an :class:`AttentionMap`. :func:`record_attention` and
+:func:`edit_attention` open that tap for any model, by module name.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
+
+KINDS = {
+    'mixed': 'N, C, H, W',
+    'channel': 'N, C, 1, 1',
+    'spatial': 'N, 1, H, W',
+    'pairwise': 'N, heads, Q, K',
+}
+# Components that wrappers (DDP, FSDP, torch.compile) put into module names.
+WRAPPERS = ('module', '_orig_mod', '_fsdp_wrapped_module')
+
+Edit = Tensor | Callable[[Tensor], Tensor]
+
+
+class AttentionMap(nn.Module):
+    """Identity through which an attention weight passes, so that it can be watched.
+
+    The tap is an attribute, not a forward hook: ``torch.compile`` guards attributes but not hooks, so a hook that is
+    added after the first compiled call would be ignored in silence.
+
+    Args:
+        kind (str): What passes: ``'mixed'`` (N, C, H, W), ``'channel'`` (N, C, 1, 1), ``'spatial'`` (N, 1, H, W) or
+            ``'pairwise'`` (N, heads, Q, K). Defaults to ``'mixed'``.
+
+    Raises:
+        ValueError: If ``kind`` is none of these.
+    """
+
+    def __init__(self, kind: str = 'mixed') -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(f'An AttentionMap is of kind {list(KINDS)}, not {kind!r}.')
+        self.kind = kind
+        self.watch: _Watch | None = None
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight if self.watch is None else self.watch(weight)
+
+    def extra_repr(self) -> str:
+        return f'{self.kind}: {KINDS[self.kind]}'
+
+
+class _Record:
+    """Keeps what passes a tap."""
+
+    def __init__(self, name: str, maps: dict, grad: bool, every: bool) -> None:
+        self.name, self.maps, self.grad, self.every = name, maps, grad, every
+        self.thread = threading.get_ident()
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        kept = weight if self.grad else weight.detach()
+        if self.every:
+            self.maps.setdefault(self.name, []).append(kept)
+        else:
+            self.maps[self.name] = kept
+        return weight
+
+
+class _Edit:
+    """Replaces what passes a tap."""
+
+    def __init__(self, name: str, kind: str, edit: Edit) -> None:
+        self.name, self.kind, self.edit = name, kind, edit
+        self.thread = threading.get_ident()
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        if not isinstance(self.edit, Tensor):
+            edited = self.edit(weight)
+            if edited.shape != weight.shape:
+                raise ValueError(
+                    f'The edit of {self.name!r} turned a map of shape {tuple(weight.shape)} into '
+                    f'{tuple(edited.shape)}; it must keep the shape.'
+                )
+            return edited
+        edited = self.edit.to(weight)
+        batch, channels = weight.shape[:2]
+        if edited.dim() != 4 or edited.shape[1] != channels or edited.shape[0] not in (1, batch):
+            raise ValueError(
+                f'The edit of {self.name!r} has shape {tuple(edited.shape)}; expected (1 or {batch}, {channels}, '
+                f'height, width) to replace a map of shape {tuple(weight.shape)}.'
+            )
+        if edited.shape[2:] != weight.shape[2:]:
+            if self.kind == 'pairwise':
+                raise ValueError(
+                    f'The edit of {self.name!r} is for {tuple(edited.shape[2:])} query-key pairs; this map has '
+                    f'{tuple(weight.shape[2:])}, and pairs cannot be resized.'
+                )
+            edited = F.interpolate(edited, weight.shape[2:], mode='bilinear', align_corners=False)
+        return edited.expand_as(weight)
+
+
+class _Watch:
+    """What the open contexts do with the map of one tap: edits first, then records.
+
+    Each acts on its own thread alone, so that users who share a model do not see each other's edits. Compiled code
+    knows no threads: there, whoever shares a model must take turns.
+    """
+
+    def __init__(self, entries: tuple[_Record | _Edit, ...]) -> None:
+        self.entries = entries
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        for entry in self.entries:
+            if torch.compiler.is_compiling() or entry.thread == threading.get_ident():
+                weight = entry(weight)
+        return weight
+
+
+_lock = threading.Lock()
+
+
+def _watch(tap: AttentionMap, entries: Sequence[_Record | _Edit]) -> None:
+    edits_first = sorted(entries, key=lambda entry: isinstance(entry, _Record))
+    tap.watch = _Watch(tuple(edits_first)) if entries else None
+
+
+@contextmanager
+def _watching(entries: Mapping[AttentionMap, _Record | _Edit]) -> Iterator[None]:
+    with _lock:
+        for tap, entry in entries.items():
+            _watch(tap, (*_entries(tap), entry))
+    try:
+        yield
+    finally:
+        with _lock:
+            for tap, entry in entries.items():
+                _watch(tap, [other for other in _entries(tap) if other is not entry])
+
+
+def _entries(tap: AttentionMap) -> tuple[_Record | _Edit, ...]:
+    return () if tap.watch is None else tap.watch.entries
+
+
+def attention_maps(model: nn.Module, names: Sequence[str] | None = None) -> dict[str, AttentionMap]:
+    """The taps of a model by name, in the order in which they were registered.
+
+    Args:
+        model (nn.Module): Any model, bare or wrapped (DDP, FSDP, ``torch.compile``).
+        names (Sequence[str], optional): The ones wanted. Defaults to all.
+
+    Returns:
+        Dict[str, AttentionMap]: Taps under the names that they have in the bare model.
+
+    Raises:
+        KeyError: If a name is unknown; the message lists the known ones.
+    """
+    taps = {}
+    for path, module in model.named_modules():
+        if isinstance(module, AttentionMap):
+            taps['.'.join(part for part in path.split('.') if part not in WRAPPERS)] = module
+    if names is None:
+        return taps
+    unknown = [name for name in names if name not in taps]
+    if unknown:
+        raise KeyError(f'No attention map named {unknown}; this model has {list(taps)}.')
+    return {name: taps[name] for name in names}
+
+
+@contextmanager
+def record_attention(
+    model: nn.Module, names: Sequence[str] | None = None, *, grad: bool = False, every: bool = False
+) -> Iterator[dict[str, Tensor | list[Tensor]]]:
+    """Record the attention maps of a model, as they are after every edit.
+
+    Example:
+        >>> with record_attention(model) as maps:
+        ...     model(images)
+        >>> maps['backbone.stage1.attention1.map'].shape
+        torch.Size([2, 256, 56, 56])
+
+    Args:
+        model (nn.Module): Any model with :class:`AttentionMap` in it. The dict is emptied when it starts a forward.
+        names (Sequence[str], optional): The maps to record. Defaults to all.
+        grad (bool): Whether the maps stay in the autograd graph. Defaults to False: they are detached.
+        every (bool): Whether a tap that runs several times in one forward gives the list of all its maps instead of
+            the last one. Defaults to False.
+
+    Yields:
+        Dict[str, Tensor | List[Tensor]]: Maps by module name of the bare model, in the order in which they passed.
+
+    Raises:
+        KeyError: If a name is unknown; the message lists the known ones.
+    """
+    maps: dict[str, Tensor | list[Tensor]] = {}
+    thread = threading.get_ident()
+
+    def forget(*_) -> None:
+        if torch.compiler.is_compiling() or threading.get_ident() == thread:
+            maps.clear()
+
+    taps = attention_maps(model, names)
+    handle = model.register_forward_pre_hook(forget)
+    try:
+        with _watching({tap: _Record(name, maps, grad, every) for name, tap in taps.items()}):
+            yield maps
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def edit_attention(model: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None]:
+    """Replace attention maps on their way through a model.
+
+    Example:
+        >>> with edit_attention(model, {'backbone.stage1.attention1.map': torch.ones_like}):
+        ...     scores_without_mask = model(images)
+
+    Args:
+        model (nn.Module): Any model with :class:`AttentionMap` in it.
+        edits (Mapping[str, Tensor | Callable]): For each module name a function of the map that keeps its shape, or a
+            tensor of shape (1 or N, C, h, w) that is resized bilinearly to the map's height and width (pairwise maps
+            are not resized).
+
+    Raises:
+        KeyError: If a name is unknown; the message lists the known ones.
+        TypeError: If an edit is neither tensor nor function.
+        ValueError: In the forward, if an edit does not fit the map.
+    """
+    for name, edit in edits.items():
+        if not isinstance(edit, Tensor) and not callable(edit):
+            raise TypeError(f'The edit of {name!r} must be a tensor or a function of the map, not {type(edit)}.')
+    taps = attention_maps(model, list(edits))
+    with _watching({tap: _Edit(name, tap.kind, edits[name]) for name, tap in taps.items()}):
+        yield
+
+
+def checkpoint(module: nn.Module, x: Tensor) -> Tensor:
+    """Gradient checkpointing that knows of watched maps.
+
+    The recomputation runs in the backward pass, perhaps after the context that edits a map has closed, perhaps in
+    another thread. It must see the edits of the forward pass, or its gradients are those of another function; and it
+    must not be recorded a second time.
+
+    Args:
+        module (nn.Module): What to run without keeping its activations.
+        x (Tensor): Its input.
+
+    Returns:
+        Tensor: ``module(x)``.
+    """
+    if torch.compiler.is_compiling():  # traced once with its edits; Dynamo takes no context_fn
+        return torch_checkpoint(module, x, use_reentrant=False)
+    thread = threading.get_ident()
+    edits = {
+        tap: [entry for entry in _entries(tap) if isinstance(entry, _Edit) and entry.thread == thread]
+        for tap in attention_maps(module).values()
+    }
+    return torch_checkpoint(module, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _recomputing(edits)))
+
+
+@contextmanager
+def _recomputing(edits: Mapping[AttentionMap, Sequence[_Edit]]) -> Iterator[None]:
+    watches = {tap: tap.watch for tap in edits}
+    for tap, entries in edits.items():
+        _watch(tap, [_Edit(entry.name, entry.kind, entry.edit) for entry in entries])
+    try:
+        yield
+    finally:
+        for tap, watch in watches.items():
+            tap.watch = watch

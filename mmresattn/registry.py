@@ -1,0 +1,19 @@
+"""Scope ``mmresattn``: ``type='mmresattn.ResidualAttentionNet'`` resolves with no import.
+
+The parts themselves register in MMEngine's root registries, so that once the package is imported a plain
+``type='ResidualAttentionNet'`` resolves from the scope of every OpenMMLab package.
+"""
+
+from mmengine import registry as root
+from mmengine.registry import Registry
+
+
+def _child(parent: Registry, location: str) -> Registry:
+    return Registry(parent.name, parent=parent, scope='mmresattn', locations=[location])
+
+
+MODELS = _child(root.MODELS, 'mmresattn.models')
+DATASETS = _child(root.DATASETS, 'mmresattn.datasets')
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'mmresattn.datasets')
+TRANSFORMS = _child(root.TRANSFORMS, 'mmresattn.datasets')
+HOOKS = _child(root.HOOKS, 'mmresattn.engine')

@@ -1,0 +1,332 @@
+import itertools
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmresattn.models.backbones.residual_attention_net import ARCHITECTURES, ResidualAttentionNet, resolve_arch
+from mmresattn.models.layers import AttentionModule, PreActBottleneck, edit_attention, record_attention
+
+# Parameters with a head of 1000 or 10 classes, multiply-adds with it at 224 or 32, convolutions and BatchNorms.
+FACTS = {
+    'attention56': (31_810_728, 6_270_836_736, 110, 107),
+    'attention92': (52_466_344, 10_533_789_696, 179, 176),
+    'attentionnext56': (31_318_824, 6_419_106_816, 110, 107),
+    'attentionnext92': (52_102_952, 10_704_337_920, 179, 173),
+    'attention56-cifar': (1_030_394, 122.83e6, None, None),
+    'attention92-cifar': (1_841_274, 211.91e6, None, None),
+    'attention128-cifar': (2_652_154, 301.00e6, None, None),
+    'attention164-cifar': (3_463_034, 390.09e6, None, None),
+    'attention236-cifar': (5_084_794, 568.27e6, None, None),
+    'attention452-cifar': (8_511_994, 958.07e6, None, None),
+}
+SMALL = dict(base='attention56', stem_channels=16, channels=(16, 16, 32, 32))
+SMALL_NEXT = dict(base='attentionnext56', stem_channels=16, channels=(64, 64, 64, 64))
+
+
+def small(**kwargs):
+    torch.manual_seed(0)
+    return ResidualAttentionNet(kwargs.pop('arch', SMALL), **kwargs)
+
+
+@pytest.mark.parametrize('arch', ARCHITECTURES)
+def test_official_numbers(arch):
+    parameters, macs, convs, norms = FACTS[arch]
+    cifar = arch.endswith('cifar')
+    classes, side = (10, 32) if cifar else (1000, 224)
+    channels = [64, 128, 256] if cifar else [256, 512, 1024, 2048]
+    with torch.device('meta'):
+        backbone = ResidualAttentionNet(arch, out_indices=range(len(channels))).eval()
+        head = nn.Linear(channels[-1], classes)
+        image = torch.empty(1, 3, side, side)
+    with FlopCounterMode(display=False) as counter, record_attention(backbone) as maps:
+        outs = backbone(image)
+        head(outs[-1].mean((2, 3)))
+    modules = [*backbone.modules()]
+    assert sum(p.numel() for p in itertools.chain(backbone.parameters(), head.parameters())) == parameters
+    assert counter.get_total_flops() / 2 == pytest.approx(macs, rel=0 if convs else 1e-4)
+    if convs:
+        assert sum(isinstance(module, nn.Conv2d) for module in modules) == convs
+        assert sum(isinstance(module, _BatchNorm) for module in modules) == norms
+    sides = [32, 16, 8] if cifar else [56, 28, 14, 7]
+    assert [out.shape for out in outs] == [(1, c, s, s) for c, s in zip(channels, sides)]
+    for name, attention in maps.items():  # the mask has the shape of its stage
+        assert attention.shape == outs[int(name[5]) - 1].shape
+    if not cifar:
+        outs = backbone(torch.empty(1, 3, 320, 320, device='meta'))
+        assert [out.shape[2:] for out in outs] == [(80, 80), (40, 40), (20, 20), (10, 10)]
+
+
+@pytest.mark.parametrize('arch', ARCHITECTURES)
+def test_depth_on_the_trunk_is_in_the_name(arch):
+    """Weighted layers from the image to the classifier, masks aside: 3 in a unit, and the stem and the classifier."""
+    with torch.device('meta'):
+        backbone = ResidualAttentionNet(arch)
+    in_masks = {unit for module in backbone.modules() if isinstance(module, AttentionModule)
+                for unit in module.mask.modules()}  # fmt: skip
+    units = [m for m in backbone.modules() if hasattr(m, 'preactivation') and m not in in_masks]
+    assert 3 * len(units) + 2 == int(''.join(filter(str.isdigit, arch)))
+
+
+@pytest.mark.parametrize(('arch', 'lowest'), [('attention56', 7), ('attention56-cifar', 4)])
+def test_lowest_map_of_every_mask(arch, lowest):
+    with torch.device('meta'):
+        backbone = ResidualAttentionNet(arch).eval()
+    seen = []
+    for module in backbone.modules():
+        if isinstance(module, AttentionModule):
+            module.mask.bottom.register_forward_hook(lambda m, args, out: seen.append(out.shape[-1]))
+    side = 32 if arch.endswith('cifar') else 224
+    backbone(torch.empty(1, 3, side, side, device='meta'))
+    assert seen == [lowest] * 3
+
+
+def test_a_dict_is_taken_wherever_a_name_is():
+    assert resolve_arch('attention92') == resolve_arch(dict(ARCHITECTURES['attention92']))
+    assert resolve_arch(dict(base='attention56', r=2)) == dict(ARCHITECTURES['attention56'], r=2)
+    fields = dict(ARCHITECTURES['attention452-cifar'], bottom_units=None)
+    with torch.device('meta'):
+        backbone = ResidualAttentionNet(fields)
+    assert sum(p.numel() for p in backbone.parameters()) + 2570 == 10_181_242  # 2r = 6 at the lowest level
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(arch='attention57'), r"Unknown architecture 'attention57'.*attention56.*attention452-cifar"),
+        (dict(arch=dict(base='attention56', depth=3)), r"unknown: \['depth'\]"),
+        (dict(arch=dict(unit='preact')), r"missing: \['channels'"),
+        (dict(arch=dict(base='attention56', unit='basic')), r"unit.*\['preact', 'resnext'\], not 'basic'"),
+        (dict(arch=dict(base='attention56', stem='vgg')), r"stem.*\['imagenet', 'cifar'\], not 'vgg'"),
+        (dict(arch=dict(base='attention56', modules=(1, 1, 1))), r"lengths.*'modules': 3"),
+        (dict(attention='pixel'), "'mixed', 'channel', 'spatial'"),
+        (dict(mask='unet'), "'encoder_decoder' or 'local_conv', not 'unet'"),
+        (dict(out_indices=(0, 4)), r'from -4 to 3.*\[0, 4\]'),
+        (dict(out_indices=()), 'out_indices'),
+        (dict(frozen_stages=5), 'from -1 to 4'),
+        (dict(strides=(1, 2, 2)), '4 stages'),
+        (dict(dilations=(1, 1)), '4 stages'),
+    ],
+)
+def test_arguments_that_do_not_fit(kwargs, message):
+    with pytest.raises(ValueError, match=message), torch.device('meta'):
+        ResidualAttentionNet(**kwargs)
+
+
+def test_inputs_that_do_not_fit():
+    backbone = small()
+    with pytest.raises(ValueError, match=r'\(N, 3, H, W\), got \(1, 1, 64, 64\)'):
+        backbone(torch.zeros(1, 1, 64, 64))
+    with pytest.raises(ValueError, match='30x64 are too small.*31x31'):
+        backbone(torch.zeros(2, 3, 30, 64))
+
+
+@pytest.mark.parametrize('arch', [SMALL, SMALL_NEXT, dict(base='attention56-cifar', channels=(16, 16, 16)),
+                                  dict(base='attention56', channels=(16,) * 4, strides=(2, 1, 2, 1))])  # fmt: skip
+@pytest.mark.parametrize('kwargs', [{}, dict(mask='local_conv'), dict(mask='local_conv', attention='spatial'),
+                                    dict(dilations=2), dict(out_indices=1)])  # fmt: skip
+def test_the_stated_minimum_is_the_true_one(arch, kwargs):
+    if 'dilations' in kwargs:
+        kwargs = dict(dilations=[2] * len(resolve_arch(arch)['channels']))
+    backbone = small(arch=arch, **kwargs).eval()
+    n = backbone.min_size
+    assert all(torch.isfinite(out).all() for out in backbone(torch.randn(1, 3, n, n)))
+    backbone._check_input = lambda x: None  # below, torch itself fails, or maps vanish: the minimum is no guess
+    if n > 1:
+        with pytest.raises((RuntimeError, ValueError)):
+            out = backbone(torch.randn(1, 3, n - 1, n - 1))
+            raise ValueError('vanished') if out[-1].numel() == 0 else AssertionError(f'{n - 1} works too')
+
+
+@pytest.mark.parametrize('size', [(31, 31), (33, 47), (64, 51), (97, 32)])
+@pytest.mark.parametrize('arch', [SMALL, SMALL_NEXT])
+def test_any_size(arch, size):
+    backbone = small(arch=arch, out_indices=(0, 1, 2, 3)).eval()
+    outs = backbone(torch.randn(1, 3, *size))
+    sides = [(side - 1) // 2 + 1 for side in size]
+    sides = [side // 2 for side in sides]
+    for out in outs:
+        assert list(out.shape[2:]) == sides
+        sides = [(side - 1) // 2 + 1 for side in sides]
+
+
+def test_batch_of_one_fails_only_where_batchnorm_cannot_train():
+    one = torch.randn(1, 3, 31, 31)
+    with pytest.raises(ValueError, match='single value a channel in stage1'):
+        small()(one)
+    with pytest.raises(ValueError, match='stage3'):
+        small(frozen_stages=2)(one)  # stages 1 and 2 are in evaluation mode
+    for backbone, x in [
+        (small(), one.repeat(2, 1, 1, 1)),
+        (small(), torch.randn(1, 3, 64, 64)),  # the lowest maps are 2x2
+        (small(), torch.randn(1, 3, 31, 64)),
+        (small().eval(), one),
+        (small(norm_eval=True).train(), one),
+        (small(norm_cfg=dict(type='GN', num_groups=2)), one),
+        (small(frozen_stages=4), one),
+    ]:
+        backbone(x)
+
+
+@pytest.mark.parametrize('arch', [SMALL, SMALL_NEXT])
+def test_outputs_are_raw_but_for_the_last(arch):
+    backbone = small(arch=arch, out_indices=(0, 1, 2, 3)).eval()
+    x = torch.randn(2, 3, 64, 64)
+    outs, h = backbone(x), backbone.stem(x)
+    for stage, out in zip(backbone.stages, outs):
+        h = getattr(backbone, stage)(h)
+        if arch is SMALL and stage == 'stage4':
+            assert torch.equal(out, backbone.norm4(h)) and out.min() == 0
+        else:
+            assert torch.equal(out, h)
+
+
+def test_norm_outputs_gives_every_output_its_own_norm():
+    x = torch.randn(2, 3, 64, 64)
+    backbone = small(out_indices=(0, 2), norm_outputs=True).eval()
+    assert [name for name, _ in backbone.named_children() if name.startswith('norm')] == ['norm1', 'norm3']
+    assert all(out.min() == 0 for out in backbone(x))
+    nothing = small(arch=SMALL_NEXT, out_indices=(0, 2), norm_outputs=True)
+    assert not any(name.startswith('norm') for name, _ in nothing.named_children())
+
+
+OUT_INDICES = [indices for n in (1, 2, 3, 4) for indices in itertools.combinations(range(4), n)]
+
+
+@pytest.mark.parametrize('out_indices', [*OUT_INDICES, -1, -2, (-4, 1)])
+def test_every_parameter_gets_a_gradient(out_indices):
+    backbone = small(out_indices=out_indices, norm_outputs=True)
+    outs = backbone(torch.randn(2, 3, 64, 64))
+    assert [out.shape[-1] for out in outs] == [16 >> i for i in backbone.out_indices]
+    # Some function in which no BatchNorm is blind to a scale, as a plain sum would be.
+    sum((out * torch.randn_like(out)).sum() for out in outs).backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize('frozen_stages', range(-1, 5))
+@pytest.mark.parametrize('norm_eval', [True, False])
+def test_frozen_stages_and_norm_eval(frozen_stages, norm_eval):
+    backbone = small(frozen_stages=frozen_stages, norm_eval=norm_eval, out_indices=(0, 3), norm_outputs=True)
+    assert backbone.train() is backbone
+    for name, module in backbone.named_children():
+        depth = int(name[-1]) if name != 'stem' else 0
+        frozen = depth <= frozen_stages and name != 'norm1'  # a norm of an earlier output has no weights to start from
+        assert all(parameter.requires_grad is not frozen for parameter in module.parameters())
+        norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+        assert norms and all(norm.training is not (frozen or norm_eval) for norm in norms)
+
+
+def test_with_cp_gives_the_same_gradients_also_of_edited_maps():
+    x = torch.randn(2, 3, 64, 64)
+    edits = {'stage1.attention1.map': lambda mask: 1 - mask}
+    results = []
+    for with_cp in (False, True):
+        backbone = small(with_cp=with_cp)
+        with edit_attention(backbone, edits), record_attention(backbone, every=True) as maps:
+            loss = backbone(x)[0].square().mean()
+        loss.backward()  # after the edit has ended
+        assert all(len(recorded) == 1 for recorded in maps.values())
+        results.append([loss, *(parameter.grad for parameter in backbone.parameters())])
+    assert all(torch.equal(plain, recomputed) for plain, recomputed in zip(*results))
+
+
+def test_norm_cfg_reaches_every_norm():
+    backbone = small(norm_cfg=dict(type='SyncBN'), out_indices=(0, 3), norm_outputs=True)
+    norms = [m for m in backbone.modules() if isinstance(m, _BatchNorm)]
+    assert norms and all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+    backbone = small(arch=SMALL_NEXT, norm_cfg=dict(type='GN', num_groups=4))
+    assert not any(isinstance(m, _BatchNorm) for m in backbone.modules())
+
+
+def test_strides_and_dilations_keep_the_weights_of_the_classifier():
+    plain = small(out_indices=(3,))
+    dense = small(out_indices=(3,), strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
+    dense.load_state_dict(plain.state_dict())
+    assert dense.eval()(torch.randn(1, 3, 64, 64))[0].shape[2:] == (8, 8)  # output stride 8
+    convs = {m.dilation for name, m in dense.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)
+             and name.startswith('stage3')}  # fmt: skip
+    assert convs == {(2, 2)}
+
+
+def test_local_conv_has_three_units_and_no_pooling():
+    backbone = small(mask='local_conv')
+    for module in backbone.modules():
+        if isinstance(module, AttentionModule):
+            assert sum(isinstance(m, PreActBottleneck) for m in module.mask.modules()) == 3
+            assert isinstance(module.mask.pool, nn.Identity)
+
+
+def test_initialisation():
+    backbone = small()
+    backbone.init_weights()
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] ** 2 * module.out_channels / module.groups
+            assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.25)
+        elif isinstance(module, _BatchNorm):
+            assert module.weight.eq(1).all() and not module.bias.any()
+
+
+def test_layer_depth_grows_along_the_trunk_and_honours_the_prefix():
+    backbone = small(arch=dict(SMALL, modules=(1, 2, 3, 0)), out_indices=(0, 3), norm_outputs=True)
+    names = [name for name, _ in backbone.named_parameters()]
+    depths = [backbone.get_layer_depth(f'backbone.{name}', 'backbone.') for name in names]
+    assert depths == [backbone.get_layer_depth(name) for name in names]
+    number = 1 + (2 + 3 + 4 + 3) + 1  # stem, blocks of the trunk, whatever follows
+    assert {depth for depth, _ in depths} == set(range(number)) and {n for _, n in depths} == {number}
+    by_block = dict(zip(names, depths))
+    assert by_block['stem.0.weight'][0] == 0
+    assert by_block['stage1.unit1.conv1.weight'][0] == 1
+    assert by_block['stage2.attention2.trunk.0.conv1.weight'][0] == 5
+    assert by_block['norm4.0.weight'][0] == number - 1
+    assert backbone.get_layer_depth('head.fc.weight', 'backbone.') == (number - 1, number)
+
+
+@pytest.mark.parametrize('arch', ['attention56', 'attentionnext56', 'attention452-cifar'])
+def test_compiles_without_a_graph_break(arch):
+    narrow = dict(base=arch, stem_channels=16, modules=(1, 1, 1, 0) if 'cifar' not in arch else (1, 1, 1))
+    narrow['channels'] = (64,) * len(narrow['modules'])
+    backbone = small(arch=narrow, out_indices=1).eval()  # two stages, to compile fast
+    compiled = torch.compile(backbone, backend='eager', fullgraph=True, dynamic=True)
+    for size in (64, 49):
+        x = torch.randn(2, 3, size, size)
+        assert torch.equal(compiled(x)[0], backbone(x)[0])
+
+
+def test_float64_agrees_with_float32():
+    backbone = small().eval()
+    x = torch.randn(2, 3, 64, 64)
+    single = backbone(x)[0]
+    double = backbone.double()(x.double())[0]
+    assert torch.allclose(single.double(), double, rtol=1e-3, atol=1e-4 * double.abs().max().item())
+
+
+def test_layer_wise_decay_of_mmpretrain():
+    from mmengine.optim import build_optim_wrapper
+
+    model = MODELS.build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(type='ResidualAttentionNet', arch=SMALL),
+            neck=dict(type='mmpretrain.GlobalAveragePooling'),
+            head=dict(type='mmpretrain.LinearClsHead', num_classes=10, in_channels=32),
+        )
+    )
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            type='OptimWrapper',
+            optimizer=dict(type='SGD', lr=1.0, weight_decay=0.1),
+            constructor='mmpretrain.LearningRateDecayOptimWrapperConstructor',
+            paramwise_cfg=dict(layer_decay_rate=0.5),
+        ),
+    )
+    rates = {id(p): group['lr'] for group in wrapper.param_groups for p in group['params']}
+    by_name = {name: rates[id(p)] for name, p in model.named_parameters()}
+    number = 1 + (2 + 2 + 2 + 3) + 1
+    assert by_name['head.fc.weight'] == by_name['backbone.norm4.0.weight'] == 1
+    assert by_name['backbone.stage4.unit3.conv1.weight'] == 0.5
+    assert by_name['backbone.stem.0.weight'] == 0.5 ** (number - 1)

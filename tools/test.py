@@ -1,0 +1,79 @@
+"""Test a checkpoint.
+
+python tools/test.py configs/resattn/attention56_digits.py work_dirs/attention56_digits/epoch_16.pth
+"""
+
+import argparse
+import os.path as osp
+
+import mmengine
+from mmengine.config import ConfigDict
+from mmengine.evaluator import DumpResults
+
+from mmresattn.apis import add_common_arguments, build_runner, load_config
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description='Test a checkpoint.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', help='file for the predictions or metrics (.pkl, .json, .yaml)')
+    parser.add_argument(
+        '--out-item', choices=['metrics', 'pred'], help='what goes into --out; default: pred (a .pkl file)'
+    )
+    parser.add_argument('--show', action='store_true', help='show predictions in a window')
+    parser.add_argument('--show-dir', help='folder for pictures of the predictions')
+    parser.add_argument('--interval', type=int, default=1, help='show every so many samples')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds for which a window stays')
+    parser.add_argument('--tta', action='store_true', help='average over test-time augmentation; default: flip')
+    add_common_arguments(parser)
+    args = parser.parse_args(argv)
+    if args.out_item and not args.out:
+        parser.error('--out-item needs --out.')
+    if args.out and args.out_item != 'metrics' and not args.out.endswith(('.pkl', '.pickle')):
+        parser.error('--out for predictions must end in .pkl.')
+    return args
+
+
+def add_tta(cfg):
+    """Test-time augmentation of the config, or MMPretrain's average over the image and its mirror."""
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+    mirror = dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])
+    cfg.test_dataloader.dataset.pipeline = cfg.get('tta_pipeline') or [*pipeline[:-1], mirror]
+    cfg.model = ConfigDict(**cfg.get('tta_model', dict(type='mmpretrain.AverageClsScoreTTA')), module=cfg.model)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    cfg = load_config(args)
+    cfg.load_from = args.checkpoint
+    if '://' not in args.checkpoint and not osp.isfile(args.checkpoint):
+        raise FileNotFoundError(f'There is no checkpoint {args.checkpoint}.')
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.show or args.show_dir:
+        cfg.merge_from_dict(
+            {
+                'default_hooks.visualization': dict(
+                    type='VisualizationHook',
+                    enable=True,
+                    show=args.show,
+                    wait_time=args.wait_time,
+                    out_dir=args.show_dir,
+                    interval=args.interval,
+                )
+            }
+        )
+    if args.tta:
+        add_tta(cfg)
+    runner = build_runner(cfg)
+    if args.out and args.out_item != 'metrics':
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+    metrics = runner.test()
+    if args.out and args.out_item == 'metrics':
+        mmengine.dump(metrics, args.out)
+
+
+if __name__ == '__main__':
+    main()
