@@ -9,7 +9,6 @@ Data: data/cifar10/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 _base_ = [
     '../_base_/datasets/cifar10_bs64.py',
     '../_base_/schedules/resattn_cifar.py',
-    '../_base_/default_runtime.py',
 ]
 
 model = dict(

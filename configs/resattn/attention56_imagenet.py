@@ -9,7 +9,6 @@ Data: data/imagenet/{train,val}/<class>/*, or under $MMRESATTN_DATA. On 8 GPUs o
 _base_ = [
     '../_base_/datasets/imagenet_bs32.py',
     '../_base_/schedules/resattn_imagenet.py',
-    '../_base_/default_runtime.py',
 ]
 
 model = dict(

@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..compat import prepare_cpu_launch
 from ..datasets import check_data
 
 
@@ -59,10 +60,6 @@ def load_config(args: argparse.Namespace) -> Config:
             cfg[name].pin_memory = False
         if args.no_persistent_workers:
             cfg[name].persistent_workers = False
-    if args.launcher != 'none' and not torch.accelerator.is_available():
-        # MMEngine would give DDP the device of the local rank, which does not exist.
-        cfg.merge_from_dict({'env_cfg.dist_cfg.backend': 'gloo'})
-        cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None))
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     return cfg
@@ -75,4 +72,5 @@ def build_runner(cfg: Config) -> Runner:
         FileNotFoundError: If data is missing.
     """
     check_data(cfg)
+    prepare_cpu_launch(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -1,6 +1,7 @@
 """The break: PyTorch >= 2.6 loads with ``weights_only=True`` and so refuses what MMEngine <= 0.10 puts into every
 checkpoint, its ``HistoryBuffer`` of logged values; testing and resuming then fail."""
 
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -22,11 +23,11 @@ def history_statistic(owner: object, name: str) -> Callable:
         Callable: That method.
 
     Raises:
-        ValueError: If a checkpoint asks for anything else.
+        pickle.UnpicklingError: If a checkpoint asks for anything else.
     """
     if owner is HistoryBuffer and name in ('mean', 'max', 'min', 'current'):
         return HistoryBuffer.__dict__[name]
-    raise ValueError(f'The checkpoint asks for the attribute {name!r} of {owner!r}. It is refused: it may run code.')
+    raise pickle.UnpicklingError(f'The attribute {name!r} of {owner!r} is refused: a checkpoint could run code by it.')
 
 
 def allow_mmengine_checkpoints() -> None:

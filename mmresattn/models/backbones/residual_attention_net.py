@@ -292,18 +292,13 @@ class ResidualAttentionNet(BaseBackbone):
             raise ValueError(f'Expected images of shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}.')
         if x.shape[2] < self.min_size or x.shape[3] < self.min_size:
             raise ValueError(
-                f'Images of {x.shape[2]}x{x.shape[3]} are too small: this network needs {self.min_size}x{self.min_size} '
-                'or more. Resize the images, or take an architecture with fewer poolings.'
+                f'Images of {x.shape[2]}x{x.shape[3]} are too small: this network needs at least '
+                f'{self.min_size}x{self.min_size}. Resize them, or take an architecture with fewer poolings.'
             )
         if self.training and x.shape[0] == 1:
             for name, (lowest, output) in zip(self.stages, self._map_sizes(*x.shape[2:])):
-                last_norm = getattr(self, name.replace('stage', 'norm'), None)
-                if (
-                    lowest == 1
-                    and _trains_batchnorm(getattr(self, name))
-                    or output == 1
-                    and _trains_batchnorm(last_norm)
-                ):
+                stage, norm = getattr(self, name), getattr(self, name.replace('stage', 'norm'), None)
+                if (lowest == 1 and _trains_batchnorm(stage)) or (output == 1 and _trains_batchnorm(norm)):
                     raise ValueError(
                         f'One image of {x.shape[2]}x{x.shape[3]} leaves a single value a channel in {name}, on which '
                         'BatchNorm cannot train. Use larger batches (drop_last=True) or images, norm_eval=True, or '

@@ -1,0 +1,18 @@
+"""The break: MMEngine's launcher selects a CUDA device and gives DDP its number, also where there is no GPU."""
+
+import torch
+from mmengine.config import Config
+from torch import distributed
+
+
+def prepare_cpu_launch(cfg: Config) -> None:
+    """Where there is no accelerator, start the processes of ``torchrun`` with gloo and let DDP stay on the CPU.
+
+    Args:
+        cfg (Config): Config with its launcher set; ``model_wrapper_cfg`` is added to it.
+    """
+    if cfg.launcher != 'pytorch' or torch.accelerator.is_available():
+        return
+    if not distributed.is_initialized():  # MMEngine keeps a process group that it finds
+        distributed.init_process_group('gloo')
+    cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None))

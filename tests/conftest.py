@@ -1,0 +1,29 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope='session')
+def root():
+    return ROOT
+
+
+@pytest.fixture(scope='session')
+def python():
+    """Runs Python on some arguments, from the root, on one thread, and returns the finished process."""
+
+    def run(*args, **env):
+        return subprocess.run([sys.executable, *map(str, args)], cwd=ROOT, env=environment(**env), capture_output=True,
+                              text=True)  # fmt: skip
+
+    return run
+
+
+def environment(**env):
+    # Two processes a test on two cores: one thread each, and the same number everywhere, so that sums agree bit by bit.
+    return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), 'PYTHONWARNINGS': 'ignore', **env}

@@ -1,0 +1,35 @@
+import sys
+
+import pytest
+
+from mmresattn.compat import check_stack
+
+
+@pytest.mark.parametrize('package', ['mmengine', 'mmcv', 'mmpretrain'])
+def test_a_missing_package_is_named_with_its_cure(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, 'mmpretrain', raising=False) if package != 'mmpretrain' else None
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == package:
+                raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+    monkeypatch.delitem(sys.modules, package)
+    monkeypatch.setattr(sys, 'meta_path', [Finder, *sys.meta_path])
+    with pytest.raises(ImportError, match=rf'needs {package} >= .*not installed. Run: pip install {package}'):
+        check_stack()
+
+
+@pytest.mark.parametrize(
+    ('package', 'version'), [('mmengine', '0.7.0'), ('mmcv', '1.7.2'), ('mmpretrain', '1.0.0'), ('mmcv', '2.4.0')]
+)
+def test_a_package_out_of_range_is_named_with_its_cure(monkeypatch, package, version):
+    monkeypatch.setattr(sys.modules[package], '__version__', version)
+    with pytest.raises(ImportError, match=rf'needs {package} >= .*but {version} is installed. Run: pip install'):
+        check_stack()
+
+
+def test_the_installed_stack_is_in_range():
+    check_stack()

@@ -1,0 +1,78 @@
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import DefaultSampler
+from torch.utils.data import DataLoader
+
+from mmresattn.datasets import ImageArrays, ReplaySampler
+from mmresattn.datasets.replay import Draw
+
+
+@pytest.mark.parametrize('shuffle', [True, False])
+def test_draws_what_mmengine_draws(shuffle):
+    ours, theirs = (sampler(range(10), shuffle=shuffle, seed=3) for sampler in (ReplaySampler, DefaultSampler))
+    for epoch in (0, 5):
+        ours.set_epoch(epoch)
+        theirs.set_epoch(epoch)
+        draws = list(ours)
+        assert draws == list(theirs) and [draw.key for draw in draws] == [(3, epoch)] * 10
+
+
+@pytest.mark.parametrize('skipped', [0, 7, 10, 23, 640_000 * 10 + 3])
+def test_infinite_draws_go_on_after_any_number(skipped):
+    def draws(start, number):
+        sampler = ReplaySampler(range(10), seed=1, infinite=True)
+        sampler.skip(start)
+        return [(int(draw), draw.key) for draw in islice(sampler, number)]
+
+    base = skipped // 10 * 10
+    assert draws(skipped, 25) == draws(base, 35)[skipped - base : skipped - base + 25]
+    if skipped < 100:
+        assert draws(skipped, 25) == draws(0, skipped + 25)[skipped:]
+
+
+def test_one_epoch_holds_every_sample_once():
+    sampler = ReplaySampler(range(10), seed=1, infinite=True)
+    first, second = (list(islice(sampler, 20))[i : i + 10] for i in (0, 10))
+    assert sorted(first) == sorted(second) == list(range(10)) and first != second
+
+
+PIPELINE = [
+    dict(type='ReplaySeed'),
+    dict(type='mmpretrain.RandomCrop', crop_size=8, padding=4),
+    dict(type='mmpretrain.RandomErasing', erase_prob=1.0, mode='rand'),
+    dict(type='mmpretrain.PackInputs'),
+]
+
+
+def loaded(workers, skip=0, epoch=0, seed=0):
+    dataset = ImageArrays(pipeline=PIPELINE, indices=12)
+    sampler = ReplaySampler(dataset, seed=seed)
+    sampler.set_epoch(epoch)
+    sampler.skip(skip)
+    loader = DataLoader(dataset, batch_size=4, sampler=sampler, num_workers=workers, collate_fn=lambda batch: batch)
+    return torch.stack([sample['inputs'] for batch in loader for sample in batch])
+
+
+def test_augmentation_depends_on_the_draw_alone():
+    images = loaded(workers=0)
+    assert torch.equal(loaded(workers=2), images)
+    assert torch.equal(loaded(workers=2, skip=4), images[4:])
+    for other in (loaded(workers=0, epoch=1), loaded(workers=0, seed=1)):
+        assert not torch.equal(other, images)
+
+
+def test_draws_of_one_image_differ_between_epochs():
+    dataset = ImageArrays(pipeline=PIPELINE, indices=12)
+    crops = [dataset[Draw.of(5, 0, epoch)]['inputs'] for epoch in range(4)]
+    assert len({crop.numpy().tobytes() for crop in crops}) == 4
+
+
+def test_another_sampler_is_named():
+    dataset = ImageArrays(pipeline=PIPELINE, indices=12)
+    with pytest.raises(TypeError, match='ReplaySampler'):
+        dataset[0]
+    with pytest.raises(TypeError, match='ReplaySampler'):
+        dataset[np.int64(0)]

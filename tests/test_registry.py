@@ -1,0 +1,60 @@
+import json
+
+import pytest
+from mmengine import registry as root
+from mmengine.registry import DefaultScope
+
+import mmresattn
+from mmresattn import registry
+
+
+def registered():
+    """Every name of this package at the root, with its registry."""
+    for name in ('MODELS', 'DATASETS', 'DATA_SAMPLERS', 'TRANSFORMS', 'HOOKS'):
+        for key, part in getattr(root, name).module_dict.items():
+            if part.__module__.startswith('mmresattn.'):
+                yield name, key
+
+
+REGISTERED = sorted(registered())
+
+
+def test_there_are_some():
+    assert ('MODELS', 'ResidualAttentionNet') in REGISTERED and len(REGISTERED) >= 5
+
+
+def test_every_registry_in_use_has_a_child():
+    for name in vars(root):
+        node = getattr(root, name)
+        if isinstance(node, root.Registry) and any(
+            part.__module__.startswith('mmresattn.') for part in node.module_dict.values()
+        ):
+            assert getattr(registry, name).parent is node and getattr(registry, name).scope == 'mmresattn'
+
+
+@pytest.mark.parametrize(('name', 'key'), REGISTERED)
+def test_plain_names_resolve_from_the_scope_of_mmpretrain(name, key):
+    import mmpretrain.registry
+
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        assert getattr(mmpretrain.registry, name).get(key) is getattr(root, name).module_dict[key]
+    assert getattr(root, name).module_dict[key].__name__ == key
+    assert mmresattn.__version__
+
+
+def test_scoped_names_resolve_with_no_import(python):
+    """In a fresh process that imports MMEngine alone; from the root and from the scope of MMPretrain."""
+    code = (
+        'import json, sys; from mmengine import registry; from mmengine.registry import DefaultScope\n'
+        f'for name, key in {REGISTERED}:\n'
+        '    node = getattr(registry, name)\n'
+        '    part = node.get("mmresattn." + key)\n'
+        '    print(json.dumps([name, key, part.__name__]))\n'
+        'import mmpretrain.registry\n'
+        f'for name, key in {REGISTERED}:\n'
+        '    assert getattr(mmpretrain.registry, name).get("mmresattn." + key).__name__ == key\n'
+    )
+    done = python('-c', code)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('[')]
+    assert lines == [[name, key, key] for name, key in REGISTERED]

@@ -1,0 +1,162 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import mmresattn  # noqa: F401  (checkpoints load)
+from tests.conftest import ROOT, environment
+
+# Everything random that training knows: shuffling, augmentation in two workers, mixup and dropout in the main process.
+CONFIG = """
+_base_ = '{root}/configs/resattn/attention56_digits.py'
+model = dict(
+    backbone=dict(arch=dict(_delete_=True, base='attention56-cifar', channels=(8, 8, 8), stem_channels=8)),
+    head=dict(in_channels=8),
+    train_cfg=dict(augments=dict(type='Mixup', alpha=1.0)),
+)
+train_pipeline = [
+    dict(type='ReplaySeed'),
+    dict(type='Resize', scale=(16, 16)),
+    dict(type='RandomCrop', crop_size=16, padding=4),
+    dict(type='RandomErasing', erase_prob=0.5, mode='rand'),
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(batch_size=32, num_workers=2, dataset=dict(pipeline=train_pipeline))
+param_scheduler = dict(_delete_=True, type='CosineAnnealingLR', T_max={iterations}, by_epoch=False)
+"""
+EPOCHS = """
+train_cfg = dict(by_epoch=True, max_epochs=4, val_interval=4)
+"""
+ITERATIONS = """
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=176, val_interval=1000)
+train_dataloader['sampler'] = dict(infinite=True)
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=20))
+log_processor = dict(by_epoch=False)
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / 'config.py'
+    path.write_text(CONFIG.format(root=ROOT, iterations=176) + text)
+    return path
+
+
+def start(*args):
+    """tools/train.py in a process group of its own, with its workers."""
+    return subprocess.Popen(
+        [sys.executable, 'tools/train.py', *map(str, args)],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate()
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+@pytest.mark.parametrize(
+    ('kind', 'whole', 'last'), [(EPOCHS, 'epoch_2.pth', 'epoch_4.pth'), (ITERATIONS, 'iter_60.pth', 'iter_176.pth')],
+    ids=['epochs', 'iterations'],
+)  # fmt: skip
+def test_killed_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, kind, whole, last):
+    config = write(tmp_path, kind)
+    uninterrupted = start(config, '--work-dir', tmp_path / 'a')
+    killed = start(config, '--work-dir', tmp_path / 'b')
+    while not (tmp_path / 'b' / whole).exists():
+        assert killed.poll() is None, killed.communicate()[0][-3000:]
+        time.sleep(0.01)
+    time.sleep(0.4)  # into the middle of what comes next
+    os.killpg(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL and not (tmp_path / 'b' / last).exists()
+    output = finish(start(config, '--work-dir', tmp_path / 'b', '--resume'))
+    assert re.search(r'resumed epoch: [1-9]|resumed epoch: 0, iter: [1-9]', output)
+    finish(uninterrupted)
+    a, b = (torch.load(tmp_path / run / last, weights_only=True) for run in 'ab')
+    assert a['meta']['iter'] == b['meta']['iter'] == 176
+    assert a['state_dict'].keys() == b['state_dict'].keys()
+    assert all(torch.equal(a['state_dict'][key], b['state_dict'][key]) for key in a['state_dict'])
+    momenta = [
+        [state['momentum_buffer'] for state in checkpoint['optimizer']['state'].values()] for checkpoint in (a, b)
+    ]
+    assert momenta[0] and all(torch.equal(x, y) for x, y in zip(*momenta))
+
+
+DUMP = """
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class DumpWeights(Hook):
+    priority = 'LOWEST'
+
+    def before_train_iter(self, runner, batch_idx, data_batch):
+        self.seen = getattr(self, 'seen', 0) + len(data_batch['data_samples'])
+
+    def after_train_epoch(self, runner):
+        state = {'model': runner.model.module.state_dict(), 'seen': self.seen}
+        torch.save(state, f'{runner.work_dir}/rank{get_rank()}.pth')
+"""
+
+
+def test_two_processes_with_gloo_agree(tmp_path):
+    (tmp_path / 'dump_weights.py').write_text(DUMP)
+    config = write(
+        tmp_path,
+        EPOCHS.replace('max_epochs=4, val_interval=4', 'max_epochs=1, val_interval=1')
+        + "custom_imports = dict(imports=['mmresattn', 'dump_weights'], allow_failed_imports=False)\n"
+        + "custom_hooks = [dict(type='ReplayHook'), dict(type='SyncBuffersHook'), dict(type='DumpWeights')]\n",
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'tools/train.py'),
+            *(str(config), '--launcher', 'pytorch', '--work-dir', str(tmp_path / 'work')),
+        ],
+        cwd=ROOT,
+        env=environment(PYTHONPATH=f'{ROOT}:{tmp_path}'),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert re.search(r'Epoch\(val\) \[1\]\[6/6\]|accuracy/top1', done.stdout + done.stderr)
+    ranks = [torch.load(tmp_path / 'work' / f'rank{rank}.pth', weights_only=True) for rank in (0, 1)]
+    assert [rank['seen'] for rank in ranks] == [704, 704]  # of 719 each: the last batch is dropped
+    models = [rank['model'] for rank in ranks]
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+    checkpoint = torch.load(tmp_path / 'work' / 'epoch_1.pth', weights_only=True)['state_dict']
+    assert all(torch.equal(models[0][key], checkpoint[key]) for key in checkpoint)
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (['configs/resattn/attention56_imagenet.py'], r'imagenet/train, which does not exist.*\n.*one folder of images'),
+        (['configs/resattn/attention56_cifar100.py'], r'cifar100/train, which does not exist'),
+        (['configs/resattn/attention56_digits.py', '--amp'], 'needs an accelerator'),
+        (['configs/resattn/attention56_digits.py', '--resume', 'none.pth'], 'there is no checkpoint none.pth'),
+        (['configs/resattn/attention57.py'], r'attention57.py'),
+        (['configs/resattn/attention56_digits.py', '--cfg-options', 'model.backbone.arch=attention57'],
+         "Unknown architecture 'attention57'"),
+        (['configs/resattn/attention56_digits.py', '--cfg-options', 'train_dataloader.sampler.infinite=True'],
+         'EpochBasedTrainLoop needs .*infinite=False'),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_before_training(python, tmp_path, args, message):
+    if '--amp' in args and torch.accelerator.is_available():
+        pytest.skip('mixed precision works here')
+    done = python('tools/train.py', *args[:1], '--work-dir', tmp_path, *args[1:], MMRESATTN_DATA=str(tmp_path / 'none'))
+    assert done.returncode != 0 and re.search(message, done.stderr), done.stderr[-2000:]
+    assert 'Epoch(train)' not in done.stdout + done.stderr

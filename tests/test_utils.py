@@ -1,0 +1,30 @@
+import random
+
+import numpy as np
+import torch
+
+from mmresattn.utils import seed_by
+
+
+def draws():
+    return random.random(), np.random.rand(), torch.rand(1).item()
+
+
+def test_a_key_gives_one_state_to_all_three():
+    seed_by(0, 3, 7)
+    first = draws()
+    draws()
+    seed_by(0, 3, 7)
+    assert draws() == first
+
+
+def test_neighbouring_keys_give_independent_states():
+    """Means and correlations of first draws over 4,000 neighbouring keys, each within 4 standard errors."""
+    sample = []
+    for key in range(4000):
+        seed_by(0, 0, key)
+        sample.append(draws())
+    sample = np.array(sample)
+    assert np.abs(sample.mean(0) - 0.5).max() < 4 * 12**-0.5 / 4000**0.5
+    lagged = np.corrcoef(np.hstack([sample[1:], sample[:-1]]).T) - np.eye(6)
+    assert np.abs(lagged).max() < 4 / 4000**0.5

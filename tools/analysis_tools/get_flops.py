@@ -1,0 +1,46 @@
+"""Print parameters and multiply-adds of a config's model.
+
+python tools/analysis_tools/get_flops.py configs/resattn/attention56_imagenet.py
+"""
+
+import argparse
+
+import torch
+from mmengine.analysis import get_model_complexity_info
+from mmengine.config import Config, DictAction
+from mmengine.registry import MODELS, DefaultScope
+from torch.utils.flop_counter import FlopCounterMode
+
+import mmresattn  # noqa: F401
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description="Print parameters and multiply-adds of a config's model.")
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--shape', type=int, nargs='+', help="side, or height and width; default: the config's image")
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='change settings of the config: key=value')
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    shape = args.shape or [cfg.get('image_size', 224)]
+    height, width = shape[0], shape[-1]
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        model = MODELS.build(cfg.model).eval()
+    image = torch.zeros(1, 3, height, width)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(image)
+    mmengine_count = get_model_complexity_info(model, inputs=(image,), show_table=False, show_arch=False)['flops']
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    multiply_adds = counter.get_total_flops() / 2
+    print(f'{args.config}, one image of {height}x{width}')
+    print(f'{"Parameters":<56}{parameters:>18,}')
+    print(f'{"Multiply-adds of convolutions and products, as in papers":<56}{multiply_adds:>18,.0f}')
+    print(f'{"MMEngine: also BatchNorm, pooling and interpolation":<56}{mmengine_count:>18,.0f}')
+
+
+if __name__ == '__main__':
+    main()
