@@ -3,7 +3,7 @@
 python tools/train.py configs/resattn/attention56_digits.py
 """
 
-_base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/digits_bs32.py', '../_base_/default_runtime.py']
 
 model = dict(
     type='ImageClassifier',
@@ -14,10 +14,10 @@ model = dict(
 
 epochs = 12
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4))
-param_scheduler = dict(type='OneCycleLR', eta_max=0.1, total_steps=epochs, convert_to_iter_based=True)
-train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=2)
+param_scheduler = dict(type='OneCycleLR', eta_max=0.1, pct_start=0.2, total_steps=epochs, convert_to_iter_based=True)
+train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=3)
 val_cfg = dict()
 test_cfg = dict()
-auto_scale_lr = dict(base_batch_size=64)
+auto_scale_lr = dict(base_batch_size=32)
 
 default_hooks = dict(logger=dict(interval=10))

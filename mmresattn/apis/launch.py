@@ -45,6 +45,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.amp and not torch.accelerator.is_available():
         raise ValueError("--amp needs an accelerator: MMEngine's AmpOptimWrapper does not run on CPU.")
     cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
     cfg.launcher = args.launcher
     cfg.work_dir = (
         args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
@@ -60,8 +61,6 @@ def load_config(args: argparse.Namespace) -> Config:
             cfg[name].pin_memory = False
         if args.no_persistent_workers:
             cfg[name].persistent_workers = False
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
     return cfg
 
 

@@ -1,5 +1,5 @@
-"""The break: PyTorch >= 2.6 loads with ``weights_only=True`` and so refuses what MMEngine <= 0.10 puts into every
-checkpoint, its ``HistoryBuffer`` of logged values; testing and resuming then fail."""
+"""The break: PyTorch >= 2.6 loads with ``weights_only=True`` and so refuses what MMEngine <= 0.10 puts into its
+checkpoints: a ``HistoryBuffer`` of logged values in every one, and a method in the state of a one-cycle schedule."""
 
 import pickle
 from collections.abc import Callable
@@ -7,17 +7,24 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+
+# All that MMEngine's checkpoints look up by `getattr`.
+METHODS = {
+    HistoryBuffer: ('mean', 'max', 'min', 'current'),
+    OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
+}
 
 
-def history_statistic(owner: object, name: str) -> Callable:
-    """What stands in for ``getattr`` in a checkpoint: the four methods that a HistoryBuffer pickles, and no more.
+def method(owner: type, name: str) -> Callable:
+    """What stands in for ``getattr`` in a checkpoint: the methods that MMEngine pickles, and no more.
 
     The real ``getattr`` would hand any pickle the way to code of its choice, from any allowed function to its
     ``__globals__`` and ``__builtins__``.
 
     Args:
-        owner (object): Must be ``HistoryBuffer``.
-        name (str): ``'mean'``, ``'max'``, ``'min'`` or ``'current'``.
+        owner (type): A key of ``METHODS``.
+        name (str): One of its methods there.
 
     Returns:
         Callable: That method.
@@ -25,8 +32,9 @@ def history_statistic(owner: object, name: str) -> Callable:
     Raises:
         pickle.UnpicklingError: If a checkpoint asks for anything else.
     """
-    if owner is HistoryBuffer and name in ('mean', 'max', 'min', 'current'):
-        return HistoryBuffer.__dict__[name]
+    for known, names in METHODS.items():
+        if owner is known and name in names:
+            return getattr(known, name)
     raise pickle.UnpicklingError(f'The attribute {name!r} of {owner!r} is refused: a checkpoint could run code by it.')
 
 
@@ -36,8 +44,8 @@ def allow_mmengine_checkpoints() -> None:
     scalar = np.float64().__reduce__()[0]  # builds a NumPy number
     torch.serialization.add_safe_globals(
         [
-            HistoryBuffer,
-            (history_statistic, 'builtins.getattr'),
+            *METHODS,
+            (method, 'builtins.getattr'),
             np.ndarray,
             np.dtype,
             *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'int32', 'bool')),

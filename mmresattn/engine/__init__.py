@@ -1,3 +1,4 @@
+from .channels_last_hook import ChannelsLastHook
 from .replay_hook import ReplayHook
 
-__all__ = ['ReplayHook']
+__all__ = ['ChannelsLastHook', 'ReplayHook']

@@ -143,7 +143,7 @@ def test_two_processes_with_gloo_agree(tmp_path):
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        (['configs/resattn/attention56_imagenet.py'], r'imagenet/train, which does not exist.*\n.*one folder of images'),
+        (['configs/resattn/attention56_imagenet.py'], r'imagenet/train, which does not exist.*\n.*one folder of image'),
         (['configs/resattn/attention56_cifar100.py'], r'cifar100/train, which does not exist'),
         (['configs/resattn/attention56_digits.py', '--amp'], 'needs an accelerator'),
         (['configs/resattn/attention56_digits.py', '--resume', 'none.pth'], 'there is no checkpoint none.pth'),

@@ -13,8 +13,8 @@ test_pipeline = [
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(
-    batch_size=64,
-    num_workers=0,  # 30 ms of work an epoch do not pay for a second process
+    batch_size=32,
+    num_workers=0,  # so little work that a second process would only take time from the training
     drop_last=True,
     sampler=dict(type='ReplaySampler', shuffle=True),
     dataset=dict(type='ImageArrays', data='digits', split='train', pipeline=train_pipeline),

@@ -1,0 +1,85 @@
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, LOOPS, MODELS, DefaultScope
+
+from tests.conftest import ROOT
+
+CONFIGS = sorted(path.relative_to(ROOT) for path in ROOT.glob('configs/*/*.py') if path.parent.name != '_base_')
+
+
+def test_every_net_has_its_configs():
+    names = {path.stem for path in CONFIGS}
+    depths = (56, 92, 128, 164, 236, 452)
+    assert names >= {f'attention{depth}_cifar{classes}' for depth in depths for classes in (10, 100)}
+    assert names >= {f'attention{kind}{depth}_imagenet' for kind in ('', 'next') for depth in (56, 92)}
+    assert 'attention56_digits' in names and len(names) == len(CONFIGS)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=str)
+def test_every_config_says_what_it_is_and_builds(path):
+    text = (ROOT / path).read_text()
+    docstring = re.match(r'"""(.+?)"""', text, re.S)[1]
+    assert re.search(rf'(tools/train.py|tools/dist_train.sh) {path}\b', docstring)
+    cfg = Config.fromfile(ROOT / path)
+    assert cfg.custom_imports == dict(imports=['mmresattn'], allow_failed_imports=False)
+    assert cfg.default_scope == 'mmpretrain'
+    assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size * (8 if 'imagenet' in path.stem else 1)
+    with DefaultScope.overwrite_default_scope('mmpretrain'), torch.device('meta'):
+        model = MODELS.build(cfg.model)
+        scores = model.eval()(torch.empty(2, 3, cfg.image_size, cfg.image_size), mode='tensor')
+        classes = int(re.search(r'cifar(\d+)', path.stem)[1]) if 'cifar' in path.stem else cfg.model.head.num_classes
+        assert scores.shape == (2, classes) == (2, cfg.data_preprocessor.num_classes)
+        DATASETS.get(cfg.train_dataloader.dataset.type)
+    stated = re.search(r'([\d,]+) parameters', docstring)
+    if stated or 'digits' not in path.stem:
+        assert sum(p.numel() for p in model.parameters()) == int(stated[1].replace(',', ''))
+    # The head of the pipeline and the sampler make every shipped training replayable, in either kind of loop.
+    assert cfg.train_dataloader.dataset.pipeline[0].type == 'ReplaySeed'
+    iter_based = cfg.train_cfg.get('type') == 'IterBasedTrainLoop'
+    assert cfg.train_dataloader.sampler.get('infinite', False) == iter_based
+    assert {'ReplayHook', 'SyncBuffersHook'} <= {hook.type for hook in cfg.custom_hooks}
+    assert cfg.train_cfg.get('type', 'EpochBasedTrainLoop') in LOOPS.module_dict
+
+
+def test_recipe_of_the_paper_for_cifar():
+    cfg = Config.fromfile(ROOT / 'configs/resattn/attention92_cifar10.py')
+    assert cfg.optim_wrapper.optimizer == dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    assert (cfg.param_scheduler.milestones, cfg.param_scheduler.gamma) == ([64_000, 96_000], 0.1)
+    assert cfg.train_cfg.max_iters == 160_000 and cfg.train_dataloader.batch_size == 64
+
+
+def test_recipe_of_the_paper_for_imagenet():
+    cfg = Config.fromfile(ROOT / 'configs/resattn/attention92_imagenet.py')
+    assert cfg.param_scheduler.milestones == [200_000, 400_000, 500_000] and cfg.train_cfg.max_iters == 530_000
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        assert loader.dataset.pipeline[2] == dict(type='CenterCrop', crop_size=320)
+    assert cfg.train_dataloader.dataset.pipeline[2] == dict(type='RandomResizedCrop', scale=224)
+
+
+def test_data_is_looked_for_where_the_variable_says(monkeypatch, tmp_path):
+    monkeypatch.setenv('MMRESATTN_DATA', str(tmp_path))
+    cfg = Config.fromfile(ROOT / 'configs/resattn/attention56_cifar100.py')
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        assert Path(loader.dataset.data_root) == tmp_path / 'cifar100'
+
+
+def test_lighting_moves_colours_along_the_axes_of_rgb_and_wraps_nothing():
+    """MMPretrain's images are BGR; its Lighting casts back to the type of the image, and uint8 would wrap around."""
+    import numpy as np
+    from mmengine.registry import TRANSFORMS
+
+    cfg = Config.fromfile(ROOT / 'configs/resattn/attention56_imagenet.py')
+    pipeline = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
+    assert pipeline['LoadImageFromFile'].to_float32
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        lighting = TRANSFORMS.build(pipeline['Lighting'])
+    np.random.seed(0)
+    white = np.full((2000, 1, 3), 255, np.float32)
+    shifts = np.array([lighting.transform(dict(img=pixel[None]))['img'][0, 0] - 255 for pixel in white])
+    assert np.abs(shifts).max() < 25  # alpha of 0.1, eigenvalue 55: no pixel jumps to black
+    principal = np.linalg.eigh(np.cov(shifts.T))[1][:, -1]  # in BGR
+    assert np.allclose(np.abs(principal), [0.5836, 0.5808, 0.5675], atol=0.01)
