@@ -3,12 +3,14 @@
 Importing the package registers its parts in MMEngine's root registries.
 """
 
-from .compat import allow_mmengine_checkpoints, check_stack
+from .compat.stack import check_stack
 from .version import __version__
 
-check_stack()
-allow_mmengine_checkpoints()
+check_stack()  # before anything that would fail for want of it
 
 from . import datasets, engine, models  # noqa: E402
+from .compat.checkpoints import allow_mmengine_checkpoints  # noqa: E402
+
+allow_mmengine_checkpoints()
 
 __all__ = ['__version__', 'datasets', 'engine', 'models']

@@ -11,18 +11,21 @@ def draws():
 
 
 def test_a_key_gives_one_state_to_all_three():
-    seed_by(0, 3, 7)
+    seed_by('a', 0, 3, 7)
     first = draws()
     draws()
-    seed_by(0, 3, 7)
+    seed_by('a', 0, 3, 7)
     assert draws() == first
+    for stream, key in (('b', (0, 3, 7)), ('a', (0, 3)), ('a', (0, 3, 7, 0)), ('a', (3, 0, 7))):
+        seed_by(stream, *key)
+        assert not set(draws()) & set(first)
 
 
 def test_neighbouring_keys_give_independent_states():
     """Means and correlations of first draws over 4,000 neighbouring keys, each within 4 standard errors."""
     sample = []
     for key in range(4000):
-        seed_by(0, 0, key)
+        seed_by('a', 0, 0, key)
         sample.append(draws())
     sample = np.array(sample)
     assert np.abs(sample.mean(0) - 0.5).max() < 4 * 12**-0.5 / 4000**0.5

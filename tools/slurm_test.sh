@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# bash tools/slurm_test.sh PARTITION JOB CONFIG CHECKPOINT [options of test.py]     GPUS, GPUS_PER_NODE, CPUS_PER_TASK, SRUN_ARGS
+# bash tools/slurm_test.sh PARTITION JOB CONFIG CHECKPOINT [options of test.py]
+# Variables: GPUS, GPUS_PER_NODE, CPUS_PER_TASK, SRUN_ARGS
 set -euo pipefail
 
 PARTITION=$1

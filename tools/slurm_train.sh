@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# bash tools/slurm_train.sh PARTITION JOB CONFIG [options of train.py]     GPUS, GPUS_PER_NODE, CPUS_PER_TASK, SRUN_ARGS
+# bash tools/slurm_train.sh PARTITION JOB CONFIG WORK_DIR [options of train.py]
+# Variables: GPUS, GPUS_PER_NODE, CPUS_PER_TASK, SRUN_ARGS
 set -euo pipefail
 
 PARTITION=$1
 JOB=$2
 CONFIG=$3
+WORK_DIR=$4
 
 PYTHONPATH="$(dirname "$0")/..:${PYTHONPATH:-}" exec srun \
     --partition="$PARTITION" \
@@ -15,4 +17,4 @@ PYTHONPATH="$(dirname "$0")/..:${PYTHONPATH:-}" exec srun \
     --cpus-per-task="${CPUS_PER_TASK:-5}" \
     --kill-on-bad-exit=1 \
     ${SRUN_ARGS:-} \
-    python -u "$(dirname "$0")/train.py" "$CONFIG" --launcher slurm "${@:4}"
+    python -u "$(dirname "$0")/train.py" "$CONFIG" --work-dir "$WORK_DIR" --launcher slurm "${@:5}"

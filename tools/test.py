@@ -1,6 +1,6 @@
 """Test a checkpoint.
 
-python tools/test.py configs/resattn/attention56_digits.py work_dirs/attention56_digits/epoch_16.pth
+python tools/test.py configs/resattn/attention56_digits.py work_dirs/attention56_digits/epoch_12.pth
 """
 
 import argparse
@@ -28,6 +28,8 @@ def parse_args(argv=None):
     parser.add_argument('--tta', action='store_true', help='average over test-time augmentation; default: flip')
     add_common_arguments(parser)
     args = parser.parse_args(argv)
+    if args.tta and (args.show or args.show_dir):
+        parser.error('--tta has no single image to show: leave out --show and --show-dir.')
     if args.out_item and not args.out:
         parser.error('--out-item needs --out.')
     if args.out and args.out_item != 'metrics' and not args.out.endswith(('.pkl', '.pickle')):
@@ -67,7 +69,7 @@ def main(argv=None):
         )
     if args.tta:
         add_tta(cfg)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, ['test_dataloader'])
     if args.out and args.out_item != 'metrics':
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()

@@ -41,7 +41,7 @@ def main(argv=None):
             raise FileNotFoundError(f'--resume: there is no checkpoint {cfg.load_from}.')
     if args.auto_scale_lr:
         cfg.auto_scale_lr.enable = True
-    build_runner(cfg).train()
+    build_runner(cfg, ['train_dataloader', 'val_dataloader']).train()
 
 
 if __name__ == '__main__':

@@ -12,8 +12,8 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type='ReplayHook'),  # resumed = uninterrupted
-    dict(type='SyncBuffersHook'),  # BatchNorm statistics agree between processes
-    dict(type='ChannelsLastHook'),  # faster
+    dict(type='SyncSavedBuffersHook'),  # BatchNorm statistics agree between processes
+    dict(type='ChannelsLastWeightsHook'),  # faster on CPUs
 ]
 
 env_cfg = dict(

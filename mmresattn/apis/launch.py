@@ -3,13 +3,15 @@
 import argparse
 import os
 import os.path as osp
+from collections.abc import Sequence
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ..compat import prepare_cpu_launch
+from ..compat.cpu_launch import prepare_cpu_launch
 from ..datasets import check_data
 
 
@@ -42,8 +44,8 @@ def load_config(args: argparse.Namespace) -> Config:
         ValueError: If mixed precision is asked for on a CPU.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if args.amp and not torch.accelerator.is_available():
-        raise ValueError("--amp needs an accelerator: MMEngine's AmpOptimWrapper does not run on CPU.")
+    if args.amp and get_device() in ('cpu', 'mps'):
+        raise ValueError(f"--amp needs an accelerator: MMEngine's AmpOptimWrapper does not run on {get_device()}.")
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.launcher = args.launcher
@@ -61,15 +63,23 @@ def load_config(args: argparse.Namespace) -> Config:
             cfg[name].pin_memory = False
         if args.no_persistent_workers:
             cfg[name].persistent_workers = False
+    cfg.merge_from_dict(args.cfg_options or {})  # again: they win over other options, as in MMPretrain
     return cfg
 
 
-def build_runner(cfg: Config) -> Runner:
+def build_runner(cfg: Config, loaders: Sequence[str]) -> Runner:
     """The runner of a config, whose data is checked first.
+
+    Args:
+        cfg (Config): From :func:`load_config`.
+        loaders (Sequence[str]): The dataloaders that will be used, such as ``'test_dataloader'``.
+
+    Returns:
+        Runner: MMEngine's, or the config's ``runner_type``.
 
     Raises:
         FileNotFoundError: If data is missing.
     """
-    check_data(cfg)
+    check_data(cfg, loaders)
     prepare_cpu_launch(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

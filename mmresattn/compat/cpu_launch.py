@@ -15,4 +15,7 @@ def prepare_cpu_launch(cfg: Config) -> None:
         return
     if not distributed.is_initialized():  # MMEngine keeps a process group that it finds
         distributed.init_process_group('gloo')
-    cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None))
+    # MMEngine's own defaults but for the device.
+    unused = cfg.get('find_unused_parameters', False)
+    wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=unused)
+    cfg.setdefault('model_wrapper_cfg', dict(wrapper, device_ids=None))

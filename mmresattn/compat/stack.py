@@ -1,6 +1,7 @@
 """The break: a missing or too old part of OpenMMLab fails far from its cause, often as an AttributeError."""
 
 import importlib
+import warnings
 
 from packaging.version import Version
 
@@ -29,3 +30,7 @@ def check_stack() -> None:
             raise ImportError(f'{needed}, which is not installed. Run: {install}') from error
         if not Version(lowest) <= Version(found) < Version(first_unknown):
             raise ImportError(f'{needed}, but {found} is installed. Run: {install}')
+    with warnings.catch_warnings():
+        # At every start MMCV-lite would say here that it lacks an operator, which nothing of ours uses.
+        warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+        importlib.import_module('mmcv.cnn.bricks.transformer')

@@ -1,7 +1,7 @@
 """Data that is not there is said at once, not after minutes of building."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mmengine.config import Config
 
@@ -21,31 +21,35 @@ def _datasets(dataset: dict) -> Iterator[dict]:
         yield from _datasets(one)
 
 
-def _paths(dataset: dict) -> Iterator[str]:
+def _paths(dataset: dict, kind: str) -> Iterator[str]:
     root = dataset.get('data_root') or ''
-    prefix = dataset.get('data_prefix') or (root and dataset.get('split')) or ''
-    for part in [*(prefix.values() if isinstance(prefix, dict) else [prefix]), dataset.get('ann_file') or '']:
-        if part or root:
+    prefix = dataset.get('data_prefix') or (kind == 'ImageNet' and dataset.get('split')) or ''
+    for part in [*(prefix.values() if isinstance(prefix, dict) else [prefix]), dataset.get('ann_file')]:
+        if part:  # a root alone may be one into which the data set will be downloaded
             yield os.path.join(root, part)
 
 
-def check_data(cfg: Config) -> None:
+def check_data(cfg: Config, loaders: Sequence[str]) -> None:
     """Check that the folders and files which a config reads are there.
 
     Args:
-        cfg (Config): Config with ``train_dataloader``, ``val_dataloader`` or ``test_dataloader``.
+        cfg (Config): The config.
+        loaders (Sequence[str]): The dataloaders in use, of ``train_dataloader``, ``val_dataloader`` and
+            ``test_dataloader``.
 
     Raises:
         FileNotFoundError: If one is missing. The message says where and in which layout to put it.
     """
-    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for loader in loaders:
         for dataset in _datasets((cfg.get(loader) or {}).get('dataset') or {}):
-            for path in _paths(dataset):
+            kind = dataset.get('type', '')
+            kind = kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
+            for path in _paths(dataset, kind):
                 if '://' in path or os.path.exists(os.path.expanduser(path)):
                     continue
                 message = f'{loader} reads {os.path.abspath(path)}, which does not exist.'
                 root = (dataset.get('data_root') or '').rstrip('/')
-                if dataset['type'].split('.')[-1] in ('CustomDataset', 'ImageNet') and root:
-                    other = 'val' if dataset['type'].endswith('ImageNet') else 'test'
+                if kind in ('CustomDataset', 'ImageNet') and root:
+                    other = 'val' if kind == 'ImageNet' else 'test'
                     message += '\n' + FOLDERS.format(root=root, name=os.path.basename(root), other=other)
                 raise FileNotFoundError(message)

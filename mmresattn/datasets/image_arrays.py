@@ -1,5 +1,7 @@
 """Images that are in memory: scikit-learn's digits, or arrays in a file."""
 
+from zipfile import BadZipFile
+
 import numpy as np
 from mmengine.registry import DATASETS
 from mmpretrain.datasets.base_dataset import BaseDataset
@@ -24,7 +26,7 @@ def load_npz(path: str) -> dict:
             arrays = {key: file[key] for key in ('images', 'labels', 'classes')}
     except FileNotFoundError as error:
         raise FileNotFoundError(f"ImageArrays finds no file {path!r}. data is 'digits' or an .npz file.") from error
-    except (KeyError, ValueError, AttributeError) as error:
+    except (KeyError, ValueError, AttributeError, EOFError, BadZipFile) as error:
         raise ValueError(
             f'{path!r} must be an .npz file with the arrays images (N, H, W, 3 or N, H, W; uint8), labels (N,) and '
             f'classes: {error}'

@@ -77,13 +77,18 @@ class ReplaySeed(BaseTransform):
         TypeError: If the sampler is another one.
     """
 
+    seeded = False
+
     def transform(self, results: dict) -> dict:
         draw = results['sample_idx']
+        if self.seeded and not isinstance(draw, Draw):
+            return results  # the data set takes another sample for a broken one, by the random state of the draw
         if not isinstance(draw, Draw):
             raise TypeError(
                 "ReplaySeed needs sampler=dict(type='ReplaySampler') in its dataloader, and a data set that keeps its "
                 'indices (concatenated, repeated and balanced data sets make new ones).'
             )
-        seed_by(*draw.key, draw)
+        self.seeded = True
+        seed_by('sample', *draw.key, draw)
         results['sample_idx'] = int(draw)
         return results

@@ -1,4 +1,5 @@
-from .channels_last_hook import ChannelsLastHook
+from .channels_last_hook import ChannelsLastWeightsHook
 from .replay_hook import ReplayHook
+from .sync_buffers_hook import SyncSavedBuffersHook
 
-__all__ = ['ChannelsLastHook', 'ReplayHook']
+__all__ = ['ChannelsLastWeightsHook', 'ReplayHook', 'SyncSavedBuffersHook']

@@ -2,18 +2,20 @@
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 
 @HOOKS.register_module()
-class ChannelsLastHook(Hook):
+class ChannelsLastWeightsHook(Hook):
     """Keeps weights in channels-last order, in which a convolution gives its features too.
 
-    Convolutions on CPUs, and in half precision on GPUs, run faster so. A training step of the CIFAR networks on two CPU
-    cores takes two thirds of its time.
+    Convolutions on CPUs run faster so: a training step of Attention-56 for CIFAR on two cores takes two thirds of its
+    time. A wrapped model (DDP) is left alone, as its gradients have their places already.
     """
 
     def before_run(self, runner: Runner) -> None:
         """Convert the weights, before a checkpoint is loaded into them."""
-        runner.model.to(memory_format=torch.channels_last)
+        if not is_model_wrapper(runner.model):
+            runner.model.to(memory_format=torch.channels_last)

@@ -2,7 +2,7 @@
 
 from itertools import chain, repeat
 
-from mmengine.dist import get_rank
+from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -17,8 +17,9 @@ class ReplayHook(Hook):
 
     MMEngine resumes weights, optimizer and schedules, but no random state, and it resumes iteration-based training by
     loading all past batches again. With this hook dropout, mixup and whatever else is drawn in the main process
-    follows from (seed, rank, iteration), and a :class:`ReplaySampler` starts at the right sample at once. Augmentation
-    in the workers follows with :class:`ReplaySeed` at the head of the pipeline.
+    follows from (seed, rank, iteration), and a :class:`ReplaySampler` starts at the right sample at once, also in the
+    middle of an epoch. Augmentation in the workers follows with :class:`ReplaySeed` at the head of the pipeline. A
+    checkpoint must not fall between the steps of one accumulated gradient, which it does not hold.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -36,12 +37,16 @@ class ReplayHook(Hook):
             raise ValueError(
                 f"{type(loop).__name__} needs sampler=dict(type='ReplaySampler', infinite={iter_based}) for its data."
             )
-        sampler.seed = runner.seed  # a resumed seed comes after the sampler was built
-        if iter_based and loop.iter:
-            sampler.skip(loop.iter * loop.dataloader.batch_size)
+        position = loop.iter if iter_based else loop.iter % len(loop.dataloader)
+        seeds = [runner.seed]  # of rank 0; a resumed one comes after the sampler was built
+        broadcast_object_list(seeds)
+        started_elsewhere = position or sampler.seed != seeds[0]
+        sampler.seed = seeds[0]
+        sampler.skip(position * loop.dataloader.batch_size)
+        if iter_based and started_elsewhere:
             # MMEngine would now load and drop `iter` batches. It gets as many placeholders, then the real ones.
             loop.dataloader_iterator = chain(repeat(None, loop.iter), iter(loop.dataloader))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Set the random state of the main process."""
-        seed_by(runner.seed, get_rank(), runner.iter)
+        seed_by('iteration', runner.seed, get_rank(), runner.iter)

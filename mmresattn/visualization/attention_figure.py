@@ -53,7 +53,7 @@ def attention_figure(images: Sequence[np.ndarray], maps: Mapping[str, Tensor], t
         axes[0, column].set_title(name.removeprefix('backbone.').replace('.', '\n', 1), fontsize=8)
         low, high = attention.min().item(), attention.max().item()
         for row, image, one in zip(axes, images, attention):
-            resized = F.interpolate(one[None], image.shape[:2], mode='bilinear', align_corners=False)[0, 0]
+            resized = F.interpolate(one[None], image.shape[:2], mode='bilinear', align_corners=False)[0, 0].numpy()
             row[column].imshow(image)
             shown = row[column].imshow(resized, cmap='inferno', alpha=0.75, vmin=low, vmax=high)
         figure.colorbar(shown, ax=axes[:, column], location='bottom', pad=0.02).ax.tick_params(labelsize=6)

@@ -7,8 +7,7 @@ import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.registry import PARAM_SCHEDULERS
 
-from mmresattn.compat import allow_mmengine_checkpoints
-from mmresattn.compat.checkpoints import method
+from mmresattn.compat.checkpoints import allow_mmengine_checkpoints, method
 
 
 def test_history_buffers_round_trip_with_weights_only(tmp_path):

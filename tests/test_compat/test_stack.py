@@ -2,7 +2,8 @@ import sys
 
 import pytest
 
-from mmresattn.compat import check_stack
+from mmresattn.compat.stack import check_stack
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize('package', ['mmengine', 'mmcv', 'mmpretrain'])
@@ -29,6 +30,13 @@ def test_a_package_out_of_range_is_named_with_its_cure(monkeypatch, package, ver
     monkeypatch.setattr(sys.modules[package], '__version__', version)
     with pytest.raises(ImportError, match=rf'needs {package} >= .*but {version} is installed. Run: pip install'):
         check_stack()
+
+
+@pytest.mark.parametrize('package', ['mmengine', 'mmcv', 'mmpretrain'])
+def test_importing_without_it_says_so(python, tmp_path, package):
+    (tmp_path / f'{package}.py').write_text(f"raise ModuleNotFoundError('none', name='{package}')")
+    done = python('-c', 'import mmresattn', PYTHONPATH=f'{tmp_path}:{ROOT}')
+    assert f'ImportError: mmresattn needs {package} >=' in done.stderr, done.stderr
 
 
 def test_the_installed_stack_is_in_range():

@@ -70,6 +70,18 @@ def test_draws_of_one_image_differ_between_epochs():
     assert len({crop.numpy().tobytes() for crop in crops}) == 4
 
 
+def test_samples_that_stand_in_for_broken_ones_depend_on_the_draw():
+    """MMPretrain draws another index where the pipeline gives None, and a plain one."""
+
+    class Broken:
+        def __call__(self, results):
+            return None if results['sample_idx'] == 5 else results
+
+    dataset = ImageArrays(pipeline=[PIPELINE[0], Broken(), *PIPELINE[1:]], indices=12)
+    first, again, other = (dataset[Draw.of(5, 0, epoch)]['inputs'] for epoch in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
 def test_another_sampler_is_named():
     dataset = ImageArrays(pipeline=PIPELINE, indices=12)
     with pytest.raises(TypeError, match='ReplaySampler'):

@@ -8,8 +8,6 @@ from PIL import Image
 from tests.conftest import ROOT
 from tests.test_tools.test_train import finish, start
 
-TINY = ["model.backbone.arch={'base':'attention56-cifar','channels':(8,8,8)}", 'model.head.in_channels=8']
-
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
@@ -38,9 +36,16 @@ def test_test_gives_metrics_and_predictions(python, trained, tmp_path):
     assert 100 * right == pytest.approx(accuracy, abs=1e-3) and accuracy > 5
 
 
-def test_test_draws_and_flips(python, trained, tmp_path):
+def test_test_draws(python, trained, tmp_path):
     shown = tmp_path / 'shown'
-    done = python('tools/test.py', *trained, '--work-dir', tmp_path, '--tta', '--show-dir', shown, '--interval', 100)
+    done = python('tools/test.py', *trained, '--work-dir', tmp_path, '--show-dir', shown, '--interval', 100)
+    assert done.returncode == 0, done.stderr[-2000:]
+    pictures = [np.asarray(Image.open(path)) for path in shown.rglob('*.png')]
+    assert len(pictures) >= 3 and all(picture.std() > 10 for picture in pictures)
+
+
+def test_test_averages_over_mirrored_images(python, trained, tmp_path):
+    done = python('tools/test.py', *trained, '--work-dir', tmp_path, '--tta')
     assert done.returncode == 0 and 'accuracy/top1' in done.stderr + done.stdout, done.stderr[-2000:]
 
 
@@ -50,6 +55,7 @@ def test_test_draws_and_flips(python, trained, tmp_path):
         (['none.pth'], 'no checkpoint none.pth'),
         (['none.pth', '--out-item', 'pred'], '--out-item needs --out'),
         (['none.pth', '--out', 'predictions.json'], 'must end in .pkl'),
+        (['none.pth', '--tta', '--show'], 'leave out --show'),
     ],
 )
 def test_test_says_what_is_wrong(python, args, message):

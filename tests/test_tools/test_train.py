@@ -32,6 +32,13 @@ param_scheduler = dict(_delete_=True, type='CosineAnnealingLR', T_max={iteration
 EPOCHS = """
 train_cfg = dict(by_epoch=True, max_epochs=4, val_interval=4)
 """
+# Saved in the middle of an epoch of 44 iterations.
+MID_EPOCH = (
+    EPOCHS
+    + """
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=20))
+"""
+)
 ITERATIONS = """
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=176, val_interval=1000)
 train_dataloader['sampler'] = dict(infinite=True)
@@ -66,9 +73,14 @@ def finish(process):
 
 
 @pytest.mark.parametrize(
-    ('kind', 'whole', 'last'), [(EPOCHS, 'epoch_2.pth', 'epoch_4.pth'), (ITERATIONS, 'iter_60.pth', 'iter_176.pth')],
-    ids=['epochs', 'iterations'],
-)  # fmt: skip
+    ('kind', 'whole', 'last'),
+    [
+        (EPOCHS, 'epoch_2.pth', 'epoch_4.pth'),
+        (MID_EPOCH, 'iter_60.pth', 'iter_176.pth'),
+        (ITERATIONS, 'iter_60.pth', 'iter_176.pth'),
+    ],
+    ids=['epochs', 'middle-of-an-epoch', 'iterations'],
+)
 def test_killed_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, kind, whole, last):
     config = write(tmp_path, kind)
     uninterrupted = start(config, '--work-dir', tmp_path / 'a')
@@ -112,18 +124,12 @@ class DumpWeights(Hook):
 """
 
 
-def test_two_processes_with_gloo_agree(tmp_path):
-    (tmp_path / 'dump_weights.py').write_text(DUMP)
-    config = write(
-        tmp_path,
-        EPOCHS.replace('max_epochs=4, val_interval=4', 'max_epochs=1, val_interval=1')
-        + "custom_imports = dict(imports=['mmresattn', 'dump_weights'], allow_failed_imports=False)\n"
-        + "custom_hooks = [dict(type='ReplayHook'), dict(type='SyncBuffersHook'), dict(type='DumpWeights')]\n",
-    )
+def torchrun(tmp_path, *args):
+    """tools/train.py in two processes."""
     done = subprocess.run(
         [
             *(sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'tools/train.py'),
-            *(str(config), '--launcher', 'pytorch', '--work-dir', str(tmp_path / 'work')),
+            *('--launcher', 'pytorch', *map(str, args)),
         ],
         cwd=ROOT,
         env=environment(PYTHONPATH=f'{ROOT}:{tmp_path}'),
@@ -131,13 +137,33 @@ def test_two_processes_with_gloo_agree(tmp_path):
         text=True,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    assert re.search(r'Epoch\(val\) \[1\]\[6/6\]|accuracy/top1', done.stdout + done.stderr)
+    return done.stdout + done.stderr
+
+
+def test_two_processes_with_gloo_agree(tmp_path):
+    (tmp_path / 'dump_weights.py').write_text(DUMP)
+    config = write(
+        tmp_path,
+        EPOCHS.replace('max_epochs=4, val_interval=4', 'max_epochs=1, val_interval=1')
+        + "custom_imports = dict(imports=['mmresattn', 'dump_weights'], allow_failed_imports=False)\n"
+        + "custom_hooks = [dict(type='ReplayHook'), dict(type='SyncSavedBuffersHook'), dict(type='DumpWeights')]\n",
+    )
+    output = torchrun(tmp_path, config, '--work-dir', tmp_path / 'work')
+    assert 'accuracy/top1' in output
     ranks = [torch.load(tmp_path / 'work' / f'rank{rank}.pth', weights_only=True) for rank in (0, 1)]
     assert [rank['seen'] for rank in ranks] == [704, 704]  # of 719 each: the last batch is dropped
     models = [rank['model'] for rank in ranks]
     assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
     checkpoint = torch.load(tmp_path / 'work' / 'epoch_1.pth', weights_only=True)['state_dict']
     assert all(torch.equal(models[0][key], checkpoint[key]) for key in checkpoint)
+
+
+def test_two_processes_resume_exactly_buffers_too(tmp_path):
+    config = write(tmp_path, ITERATIONS.replace('max_iters=176, val_interval=1000', 'max_iters=30, val_interval=20'))
+    torchrun(tmp_path, config, '--work-dir', tmp_path / 'a')
+    torchrun(tmp_path, config, '--work-dir', tmp_path / 'b', '--resume', tmp_path / 'a' / 'iter_20.pth')
+    a, b = (torch.load(tmp_path / run / 'iter_30.pth', weights_only=True)['state_dict'] for run in 'ab')
+    assert any('running_var' in key for key in a) and all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,10 @@ def parse_args(argv=None):
     parser.add_argument('config', help='config file')
     parser.add_argument('--shape', type=int, nargs='+', help="side, or height and width; default: the config's image")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='change settings of the config: key=value')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.shape and len(args.shape) > 2:
+        parser.error('--shape takes one side, or height and width.')
+    return args
 
 
 def main(argv=None):

@@ -35,7 +35,7 @@ def train(args, work_dir, iterations, load_from=None):
     cfg.train_cfg.max_iters = iterations
     cfg.default_hooks.checkpoint.update(interval=1, by_epoch=False)
     cfg.experiment_name = f'resume_time_{iterations}'
-    runner, timer = build_runner(cfg), FirstIteration()
+    runner, timer = build_runner(cfg, ['train_dataloader']), FirstIteration()
     runner.register_hook(timer)
     start = time.perf_counter()
     runner.train()

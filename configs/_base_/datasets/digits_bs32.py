@@ -5,7 +5,7 @@ data_preprocessor = dict(num_classes=10, mean=[77.9] * 3, std=[95.9] * 3)  # of 
 train_pipeline = [
     dict(type='ReplaySeed'),
     dict(type='Resize', scale=(image_size, image_size)),
-    dict(type='RandomCrop', crop_size=image_size, padding=2),
+    dict(type='RandomCrop', crop_size=image_size, padding=1),
     dict(type='PackInputs'),
 ]
 test_pipeline = [

@@ -9,6 +9,9 @@ val_cfg = dict()
 test_cfg = dict()
 auto_scale_lr = dict(base_batch_size=64)
 
-default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=4_000, max_keep_ckpts=3))
+default_hooks = dict(
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=4_000, max_keep_ckpts=3),
+    logger=dict(log_metric_by_epoch=False),
+)
 log_processor = dict(by_epoch=False)
 env_cfg = dict(cudnn_benchmark=True)

@@ -145,11 +145,11 @@ class ResidualAttentionNet(BaseBackbone):
         frozen_stages (int): Stages that are not trained: 0 freezes the stem, 1 also the first stage, and so on to the
             number of stages, which freezes everything but ``norm_outputs``; -1 freezes nothing. Defaults to -1.
         norm_eval (bool): Whether BatchNorm layers stay in evaluation mode in training. Defaults to False.
-        with_cp (bool): Whether to save memory by recomputing the units and attention modules in the backward pass.
-            Defaults to False.
+        with_cp (bool): Whether to save memory by recomputing the units and attention modules in the backward pass;
+            BatchNorm then updates its running statistics twice a step. Defaults to False.
         norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN', requires_grad=True)``.
-        init_cfg (dict | list[dict], optional): Initialisation. Defaults to Kaiming's ("MSRA") of the convolutions and
-            ones for the normalisations.
+        init_cfg (dict | list[dict], optional): Initialisation. Defaults to Kaiming's ("MSRA") of the convolutions, by
+            fan-out as for MMPretrain's ResNet (the paper does not say), and ones for the normalisations.
 
     Attributes:
         min_size (int): Smallest height and width of an input.
@@ -194,6 +194,8 @@ class ResidualAttentionNet(BaseBackbone):
         out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
         if not out_indices or not all(-n <= index < n for index in out_indices):
             raise ValueError(f'out_indices are from {-n} to {n - 1} for {arch!r}, not {out_indices}.')
+        if len({index % n for index in out_indices}) < len(out_indices):
+            raise ValueError(f'out_indices name a stage twice: {out_indices}.')
         self.arch = fields
         self.in_channels = in_channels
         self.out_indices = sorted(index % n for index in out_indices)

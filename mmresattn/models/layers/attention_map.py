@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 KINDS = {
@@ -19,8 +20,8 @@ KINDS = {
     'spatial': 'N, 1, H, W',
     'pairwise': 'N, heads, Q, K',
 }
-# Components that wrappers (DDP, FSDP, torch.compile) put into module names.
-WRAPPERS = ('module', '_orig_mod', '_fsdp_wrapped_module')
+# What torch.compile, FSDP and checkpoint_wrapper put into module names. DDP's `module` may also be somebody's own name.
+WRAPPED = ('_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module')
 
 Edit = Tensor | Callable[[Tensor], Tensor]
 
@@ -49,6 +50,10 @@ class AttentionMap(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         return weight if self.watch is None else self.watch(weight)
 
+    def __getstate__(self) -> dict:
+        # Copies of a model that is being watched are their own, and watch nothing.
+        return {**self.__dict__, 'watch': None}
+
     def extra_repr(self) -> str:
         return f'{self.kind}: {KINDS[self.kind]}'
 
@@ -67,6 +72,21 @@ class _Record:
         else:
             self.maps[self.name] = kept
         return weight
+
+
+class _Forget:
+    """Forward pre-hook that empties the dict of a record."""
+
+    def __init__(self, maps: dict) -> None:
+        self.maps = maps
+        self.thread = threading.get_ident()
+
+    def __call__(self, *_) -> None:
+        if torch.compiler.is_compiling() or self.thread == threading.get_ident():
+            self.maps.clear()
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, 'maps': {}}  # for copies of a watched model, as in AttentionMap
 
 
 class _Edit:
@@ -102,33 +122,52 @@ class _Edit:
         return edited.expand_as(weight)
 
 
+class _Recompute:
+    """Does again in the backward pass what was done in the forward pass, and nothing of what was opened since."""
+
+    def __init__(self, edits: Sequence[_Edit]) -> None:
+        self.edits = edits
+        self.thread = threading.get_ident()  # autograd may use another one than the forward pass
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        for edit in self.edits:
+            weight = edit(weight)
+        return weight
+
+
+Entry = _Record | _Edit | _Recompute
+
+
 class _Watch:
-    """What the open contexts do with the map of one tap: edits first, then records.
+    """What the open contexts do with the map of one tap: edits first, then records; or a recomputation alone.
 
     Each acts on its own thread alone, so that users who share a model do not see each other's edits. Compiled code
     knows no threads: there, whoever shares a model must take turns.
     """
 
-    def __init__(self, entries: tuple[_Record | _Edit, ...]) -> None:
+    def __init__(self, entries: tuple[Entry, ...]) -> None:
         self.entries = entries
 
     def __call__(self, weight: Tensor) -> Tensor:
-        for entry in self.entries:
-            if torch.compiler.is_compiling() or entry.thread == threading.get_ident():
-                weight = entry(weight)
+        entries = self.entries
+        if not torch.compiler.is_compiling():
+            entries = [entry for entry in entries if entry.thread == threading.get_ident()]
+        recomputing = [entry for entry in entries if isinstance(entry, _Recompute)]
+        for entry in recomputing[-1:] or entries:
+            weight = entry(weight)
         return weight
 
 
 _lock = threading.Lock()
 
 
-def _watch(tap: AttentionMap, entries: Sequence[_Record | _Edit]) -> None:
+def _watch(tap: AttentionMap, entries: Sequence[Entry]) -> None:
     edits_first = sorted(entries, key=lambda entry: isinstance(entry, _Record))
     tap.watch = _Watch(tuple(edits_first)) if entries else None
 
 
 @contextmanager
-def _watching(entries: Mapping[AttentionMap, _Record | _Edit]) -> Iterator[None]:
+def _watching(entries: Mapping[AttentionMap, Entry]) -> Iterator[None]:
     with _lock:
         for tap, entry in entries.items():
             _watch(tap, (*_entries(tap), entry))
@@ -140,7 +179,7 @@ def _watching(entries: Mapping[AttentionMap, _Record | _Edit]) -> Iterator[None]
                 _watch(tap, [other for other in _entries(tap) if other is not entry])
 
 
-def _entries(tap: AttentionMap) -> tuple[_Record | _Edit, ...]:
+def _entries(tap: AttentionMap) -> tuple[Entry, ...]:
     return () if tap.watch is None else tap.watch.entries
 
 
@@ -156,17 +195,28 @@ def attention_maps(model: nn.Module, names: Sequence[str] | None = None) -> dict
 
     Raises:
         KeyError: If a name is unknown; the message lists the known ones.
+        ValueError: If the model is a ``DataParallel`` of several devices, whose copies cannot be watched.
     """
+    if isinstance(model, DataParallel) and len(model.device_ids) > 1:
+        raise ValueError('DataParallel runs copies of the model in threads. Use its .module, or DDP.')
+    modules = dict(model.named_modules())
     taps = {}
-    for path, module in model.named_modules():
+    for path, module in modules.items():
         if isinstance(module, AttentionMap):
-            taps['.'.join(part for part in path.split('.') if part not in WRAPPERS)] = module
+            parts = path.split('.')
+            bare = [part for i, part in enumerate(parts) if not _wraps(modules['.'.join(parts[:i])], part)]
+            taps['.'.join(bare)] = module
     if names is None:
         return taps
     unknown = [name for name in names if name not in taps]
     if unknown:
         raise KeyError(f'No attention map named {unknown}; this model has {list(taps)}.')
     return {name: taps[name] for name in names}
+
+
+def _wraps(parent: nn.Module, name: str) -> bool:
+    ddp = isinstance(parent, (DataParallel, DistributedDataParallel))
+    return name in WRAPPED or (ddp and name == 'module')
 
 
 @contextmanager
@@ -182,7 +232,8 @@ def record_attention(
         torch.Size([2, 256, 56, 56])
 
     Args:
-        model (nn.Module): Any model with :class:`AttentionMap` in it. The dict is emptied when it starts a forward.
+        model (nn.Module): Any model with :class:`AttentionMap` in it. The dict is emptied whenever ``model(...)``
+            starts. Forwards in other threads than this one are not recorded.
         names (Sequence[str], optional): The maps to record. Defaults to all.
         grad (bool): Whether the maps stay in the autograd graph. Defaults to False: they are detached.
         every (bool): Whether a tap that runs several times in one forward gives the list of all its maps instead of
@@ -195,19 +246,16 @@ def record_attention(
         KeyError: If a name is unknown; the message lists the known ones.
     """
     maps: dict[str, Tensor | list[Tensor]] = {}
-    thread = threading.get_ident()
-
-    def forget(*_) -> None:
-        if torch.compiler.is_compiling() or threading.get_ident() == thread:
-            maps.clear()
-
     taps = attention_maps(model, names)
-    handle = model.register_forward_pre_hook(forget)
+    # MMEngine's DDP trains by its own forward and tests by that of the model inside.
+    models = [model, model.module] if isinstance(model, (DataParallel, DistributedDataParallel)) else [model]
+    handles = [model.register_forward_pre_hook(_Forget(maps)) for model in models]
     try:
         with _watching({tap: _Record(name, maps, grad, every) for name, tap in taps.items()}):
             yield maps
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
@@ -219,7 +267,7 @@ def edit_attention(model: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None
         ...     scores_without_mask = model(images)
 
     Args:
-        model (nn.Module): Any model with :class:`AttentionMap` in it.
+        model (nn.Module): Any model with :class:`AttentionMap` in it. Forwards in other threads are not edited.
         edits (Mapping[str, Tensor | Callable]): For each module name a function of the map that keeps its shape, or a
             tensor of shape (1 or N, C, h, w) that is resized bilinearly to the map's height and width (pairwise maps
             are not resized).
@@ -258,16 +306,10 @@ def checkpoint(module: nn.Module, x: Tensor) -> Tensor:
         tap: [entry for entry in _entries(tap) if isinstance(entry, _Edit) and entry.thread == thread]
         for tap in attention_maps(module).values()
     }
-    return torch_checkpoint(module, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _recomputing(edits)))
 
+    @contextmanager
+    def recomputing() -> Iterator[None]:
+        with _watching({tap: _Recompute(entries) for tap, entries in edits.items()}):
+            yield
 
-@contextmanager
-def _recomputing(edits: Mapping[AttentionMap, Sequence[_Edit]]) -> Iterator[None]:
-    watches = {tap: tap.watch for tap in edits}
-    for tap, entries in edits.items():
-        _watch(tap, [_Edit(entry.name, entry.kind, entry.edit) for entry in entries])
-    try:
-        yield
-    finally:
-        for tap, watch in watches.items():
-            tap.watch = watch
+    return torch_checkpoint(module, x, use_reentrant=False, context_fn=lambda: (nullcontext(), recomputing()))

@@ -106,6 +106,7 @@ def test_a_dict_is_taken_wherever_a_name_is():
         (dict(mask='unet'), "'encoder_decoder' or 'local_conv', not 'unet'"),
         (dict(out_indices=(0, 4)), r'from -4 to 3.*\[0, 4\]'),
         (dict(out_indices=()), 'out_indices'),
+        (dict(out_indices=(-1, 3)), 'twice'),
         (dict(frozen_stages=5), 'from -1 to 4'),
         (dict(strides=(1, 2, 2)), '4 stages'),
         (dict(dilations=(1, 1)), '4 stages'),

@@ -1,3 +1,5 @@
+import copy
+import pickle
 import threading
 
 import pytest
@@ -69,6 +71,11 @@ def test_last_map_or_every_map():
         net(x)  # a new forward empties the dict
     assert [len(maps) for maps in every.values()] == [1, 3]
     assert torch.equal(every['second.map'][-1], last['second.map'])
+    wrapped = nn.DataParallel(net)
+    with record_attention(wrapped, every=True) as every:
+        wrapped(x)
+        wrapped.module(x)  # as MMEngine's DDP does to test
+    assert [len(maps) for maps in every.values()] == [1, 3]
 
 
 def test_edits_replace_maps_and_are_recorded(net, x):
@@ -130,6 +137,16 @@ def test_unknown_kind():
 def test_names_are_those_of_the_bare_model(net):
     wrapped = torch.compile(nn.DataParallel(net), backend='eager')
     assert list(attention_maps(wrapped)) == ['first.map', 'second.map']
+    named = nn.Module()
+    named.module, named.map = Gate(), AttentionMap()  # a name of the model's own
+    assert list(attention_maps(named)) == ['module.map', 'map']
+
+
+def test_data_parallel_copies_are_refused(net):
+    wrapped = nn.DataParallel(net)
+    wrapped.device_ids = [0, 1]
+    with pytest.raises(ValueError, match='DDP'), record_attention(wrapped):
+        pass
 
 
 def test_threads_do_not_see_each_other(net, x):
@@ -177,6 +194,52 @@ def test_checkpointing_recomputes_under_the_edits_of_the_forward(x, inside):
 
     for plain, recomputed in zip(gradients(False), gradients(True)):
         assert torch.equal(plain, recomputed)
+
+
+def test_recomputation_leaves_the_contexts_of_other_threads_alone(x):
+    net, left, closed = Net(with_cp=True), threading.Event(), threading.Event()
+    plain = net(x).detach()
+    seen = {}
+
+    class Slow(torch.autograd.Function):
+        """Waits in the backward pass of the recomputed part, while the other thread closes its context."""
+
+        @staticmethod
+        def forward(ctx, x):
+            if left.is_set() and threading.current_thread() is threading.main_thread():
+                closed.wait(10)
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad
+
+    def other():
+        with edit_attention(net, {'first.map': torch.zeros_like}):
+            left.set()
+            recomputing.wait(10)
+            seen['zeros'] = net(x).detach()
+        closed.set()
+
+    recomputing = threading.Event()
+    thread = threading.Thread(target=other)
+    with edit_attention(net, {'first.map': lambda weight: Slow.apply(weight)}):
+        out = net(x).sum()
+    thread.start()
+    left.wait(10)
+    recomputing.set()
+    out.backward()
+    thread.join()
+    assert torch.equal(seen['zeros'], net.second(torch.zeros_like(x)))
+    assert torch.equal(net(x), plain) and net.first.map.watch is None
+
+
+def test_copies_watch_nothing(net, x):
+    plain = net(x)
+    with edit_attention(net, {'first.map': torch.zeros_like}), record_attention(net, grad=True):
+        net(x)
+        copies = [copy.deepcopy(net), pickle.loads(pickle.dumps(net))]
+    assert all(torch.equal(copied(x), plain) for copied in copies)
 
 
 def test_compiled_models_are_recorded_edited_and_restored(net, x):
