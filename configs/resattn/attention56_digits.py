@@ -20,7 +20,7 @@ model = dict(
 )
 
 epochs = 12
-optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4))
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.04, end=2, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', T_max=epochs - 2, begin=2, end=epochs, convert_to_iter_based=True),

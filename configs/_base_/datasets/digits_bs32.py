@@ -14,7 +14,7 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=32,
-    num_workers=0,  # so little work that a second process would only take time from the training
+    num_workers=1,
     drop_last=True,
     sampler=dict(type='ReplaySampler', shuffle=True),
     dataset=dict(type='ImageArrays', data='digits', split='train', pipeline=train_pipeline),
