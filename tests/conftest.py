@@ -9,11 +9,6 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope='session')
-def root():
-    return ROOT
-
-
-@pytest.fixture(scope='session')
 def python():
     """Runs Python on some arguments, from the root, on one thread, and returns the finished process."""
 

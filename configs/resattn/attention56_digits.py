@@ -20,10 +20,10 @@ model = dict(
 )
 
 epochs = 12
-optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4))
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.04, end=2, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=epochs - 2, begin=2, end=epochs, convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=0.04, end=3, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=epochs - 3, begin=3, end=epochs, convert_to_iter_based=True),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=3)
 val_cfg = dict()
@@ -31,3 +31,5 @@ test_cfg = dict()
 auto_scale_lr = dict(base_batch_size=32)
 
 default_hooks = dict(logger=dict(interval=10))
+# The average over the last two epochs or so: a few digits that could be either of two no longer change sides.
+custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=0.01, update_buffers=True)]

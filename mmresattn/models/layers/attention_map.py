@@ -48,7 +48,8 @@ class AttentionMap(nn.Module):
         self.watch: _Watch | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight if self.watch is None else self.watch(weight)
+        watch = self.watch  # read once: another thread may close its context meanwhile
+        return weight if watch is None else watch(weight)
 
     def __getstate__(self) -> dict:
         # Copies of a model that is being watched are their own, and watch nothing.
