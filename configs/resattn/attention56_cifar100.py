@@ -6,14 +6,12 @@ Data: data/cifar100/{train,test}/<class>/*, or under $MMRESATTN_DATA.
     python tools/train.py configs/resattn/attention56_cifar100.py
 """
 
-_base_ = [
-    '../_base_/datasets/cifar100_bs64.py',
-    '../_base_/schedules/resattn_cifar.py',
-]
+_base_ = './attention56_cifar10.py'
 
-model = dict(
-    type='ImageClassifier',
-    backbone=dict(type='ResidualAttentionNet', arch='attention56-cifar'),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='LinearClsHead', num_classes=100, in_channels=256, loss=dict(type='CrossEntropyLoss'), topk=(1, 5)),
-)
+model = dict(head=dict(num_classes=100))
+
+data_root = '{{$MMRESATTN_DATA:data}}/cifar100'
+data_preprocessor = dict(num_classes=100, mean=[129.304, 124.070, 112.434], std=[68.170, 65.392, 70.418])
+train_dataloader = dict(dataset=dict(data_root=data_root))
+val_dataloader = dict(dataset=dict(data_root=data_root))
+test_dataloader = dict(dataset=dict(data_root=data_root))
