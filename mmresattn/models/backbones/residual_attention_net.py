@@ -152,7 +152,7 @@ class ResidualAttentionNet(BaseBackbone):
             fan-out as for MMPretrain's ResNet (the paper does not say), and ones for the normalisations.
 
     Attributes:
-        min_size (int): Smallest height and width of an input.
+        min_size (int): Smallest height and width of an input: 31 for the ImageNet networks, 8 for the CIFAR networks.
 
     Raises:
         ValueError: If an argument does not fit; the message says what would.
