@@ -14,6 +14,6 @@ def _child(parent: Registry, location: str) -> Registry:
 
 MODELS = _child(root.MODELS, 'mmresattn.models')
 DATASETS = _child(root.DATASETS, 'mmresattn.datasets')
-DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'mmresattn.datasets')
-TRANSFORMS = _child(root.TRANSFORMS, 'mmresattn.datasets')
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'mmresattn.engine')
+TRANSFORMS = _child(root.TRANSFORMS, 'mmresattn.engine')
 HOOKS = _child(root.HOOKS, 'mmresattn.engine')

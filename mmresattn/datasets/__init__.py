@@ -1,5 +1,4 @@
 from .checks import check_data
 from .image_arrays import ImageArrays
-from .replay import ReplaySampler, ReplaySeed
 
-__all__ = ['ImageArrays', 'ReplaySampler', 'ReplaySeed', 'check_data']
+__all__ = ['ImageArrays', 'check_data']

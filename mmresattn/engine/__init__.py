@@ -1,5 +1,5 @@
 from .channels_last_hook import ChannelsLastWeightsHook
-from .replay_hook import ReplayHook
+from .replay import ReplayHook, ReplaySampler, ReplaySeed
 from .sync_buffers_hook import SyncSavedBuffersHook
 
-__all__ = ['ChannelsLastWeightsHook', 'ReplayHook', 'SyncSavedBuffersHook']
+__all__ = ['ChannelsLastWeightsHook', 'ReplayHook', 'ReplaySampler', 'ReplaySeed', 'SyncSavedBuffersHook']

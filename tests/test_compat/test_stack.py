@@ -1,26 +1,10 @@
+import re
 import sys
 
 import pytest
 
 from mmresattn.compat.stack import check_stack
 from tests.conftest import ROOT
-
-
-@pytest.mark.parametrize('package', ['mmengine', 'mmcv', 'mmpretrain'])
-def test_a_missing_package_is_named_with_its_cure(monkeypatch, package):
-    monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, 'mmpretrain', raising=False) if package != 'mmpretrain' else None
-
-    class Finder:
-        @staticmethod
-        def find_spec(name, path=None, target=None):
-            if name == package:
-                raise ModuleNotFoundError(f'No module named {name!r}', name=name)
-
-    monkeypatch.delitem(sys.modules, package)
-    monkeypatch.setattr(sys, 'meta_path', [Finder, *sys.meta_path])
-    with pytest.raises(ImportError, match=rf'needs {package} >= .*not installed. Run: pip install {package}'):
-        check_stack()
 
 
 @pytest.mark.parametrize(
@@ -36,7 +20,8 @@ def test_a_package_out_of_range_is_named_with_its_cure(monkeypatch, package, ver
 def test_importing_without_it_says_so(python, tmp_path, package):
     (tmp_path / f'{package}.py').write_text(f"raise ModuleNotFoundError('none', name='{package}')")
     done = python('-c', 'import mmresattn', PYTHONPATH=f'{tmp_path}:{ROOT}')
-    assert f'ImportError: mmresattn needs {package} >=' in done.stderr, done.stderr
+    said = rf'ImportError: mmresattn needs {package} >= .*not installed. Run: pip install {package}'
+    assert re.search(said, done.stderr), done.stderr
 
 
 def test_the_installed_stack_is_in_range():

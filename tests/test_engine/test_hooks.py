@@ -7,8 +7,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from mmresattn.datasets import ReplaySampler
-from mmresattn.engine import ChannelsLastWeightsHook, ReplayHook
+from mmresattn.engine import ChannelsLastWeightsHook, ReplayHook, ReplaySampler
 from mmresattn.models import ResidualAttentionNet
 
 

@@ -11,7 +11,7 @@ import torch
 import mmresattn  # noqa: F401  (checkpoints load)
 from tests.conftest import ROOT, environment
 
-# Everything random that training knows: shuffling, augmentation in two workers, mixup and dropout in the main process.
+# Everything random that training knows: shuffling, augmentation in two workers, mixup in the main process.
 CONFIG = """
 _base_ = '{root}/configs/resattn/attention56_digits.py'
 model = dict(

@@ -6,8 +6,9 @@ import torch
 from mmengine.dataset import DefaultSampler
 from torch.utils.data import DataLoader
 
-from mmresattn.datasets import ImageArrays, ReplaySampler
-from mmresattn.datasets.replay import Draw
+from mmresattn.datasets import ImageArrays
+from mmresattn.engine import ReplaySampler
+from mmresattn.engine.replay import Draw
 
 
 @pytest.mark.parametrize('shuffle', [True, False])
