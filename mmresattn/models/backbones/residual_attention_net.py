@@ -24,12 +24,13 @@ IMAGENET = dict(
     t=2,
     r=1,
     bottom_units=None,  # 2r, as figure 2 marks the lowest level
+    mask_widths=None,  # of the units in the masks: the same as on the trunk
 )
 # The paper leaves widths, poolings and the place of the two units of each stage open. These match its parameter
 # counts: 1.9 M for Attention-92, 5.1 M for Attention-236.
 CIFAR = dict(
     IMAGENET,
-    stem='cifar',  # 3x3 convolution
+    stem='cifar',  # 3x3 convolution, normalisation and ReLU; 'conv' is the convolution alone
     stem_channels=16,
     channels=(64, 128, 256),
     strides=(1, 2, 2),
@@ -42,6 +43,9 @@ ARCHITECTURES = {
     'attention92': dict(IMAGENET, modules=(1, 2, 3, 0)),
     'attentionnext56': dict(IMAGENET, unit='resnext'),
     'attentionnext92': dict(IMAGENET, unit='resnext', modules=(1, 2, 3, 0)),
+    # An interpretation: the paper gives neither the unit nor its widths nor the stem. It prints the 31.9 M and 6.3 G of
+    # Attention-56, which is tested at 224; this one is tested at 299, where the same plan costs 1.8 times as much.
+    'attentioninception56': dict(IMAGENET, unit='inception'),
     'attention56-cifar': CIFAR,
     'attention92-cifar': dict(CIFAR, modules=(2, 2, 2)),
     'attention128-cifar': dict(CIFAR, modules=(3, 3, 3)),
@@ -49,8 +53,10 @@ ARCHITECTURES = {
     'attention236-cifar': dict(CIFAR, modules=(6, 6, 6)),
     # With 2r = 6 units at the lowest level it would have 10.2 M parameters; with r = 3 it has the paper's 8.6 M (8.5).
     'attention452-cifar': dict(CIFAR, modules=(6, 6, 6), p=2, t=4, r=3, bottom_units=3),
+    # The baseline of tables 5 and 6 (He et al., 2016): the same units, no attention, and no normalisation before them.
+    'resnet164-cifar': dict(CIFAR, stem='conv', modules=(0, 0, 0), units_after=(17, 17, 17)),
 }
-STEMS = ('imagenet', 'cifar')
+STEMS = ('imagenet', 'cifar', 'conv')
 PER_STAGE = ('channels', 'strides', 'modules', 'poolings', 'units_after')
 
 
@@ -75,7 +81,7 @@ def resolve_arch(arch: str | dict) -> dict:
         if base not in ARCHITECTURES:
             raise ValueError(f'Unknown architecture {base!r}; there are {list(ARCHITECTURES)}, or give a dict.')
         fields = {**ARCHITECTURES[base], **fields}
-    fields = {'p': 1, 't': 2, 'r': 1, 'bottom_units': None, **fields}
+    fields = {'p': 1, 't': 2, 'r': 1, 'bottom_units': None, 'mask_widths': None, **fields}
     if set(fields) != set(IMAGENET):
         raise ValueError(
             f'An architecture has the fields {list(IMAGENET)} (and base); '
@@ -84,9 +90,10 @@ def resolve_arch(arch: str | dict) -> dict:
     for field, known in (('unit', list(UNITS)), ('stem', STEMS)):
         if fields[field] not in known:
             raise ValueError(f'The {field} of an architecture is one of {list(known)}, not {fields[field]!r}.')
-    lengths = {field: len(fields[field]) for field in PER_STAGE}
+    per_stage = PER_STAGE if fields['mask_widths'] is None else (*PER_STAGE, 'mask_widths')
+    lengths = {field: len(fields[field]) for field in per_stage}
     if len(set(lengths.values())) != 1 or not lengths['channels']:
-        raise ValueError(f'An architecture has one value for each stage in {PER_STAGE}; their lengths are {lengths}.')
+        raise ValueError(f'An architecture has one value for each stage in {per_stage}; their lengths are {lengths}.')
     return fields
 
 
@@ -106,33 +113,40 @@ class ResidualAttentionNet(BaseBackbone):
     networks end in a normalisation and a ReLU, which act on the output of the last stage alone: earlier outputs are
     raw sums unless ``norm_outputs``.
 
-    =================== =========== ============================= =========================================
-    arch                parameters  multiply-adds                 outputs
-    =================== =========== ============================= =========================================
-    attention56         29,761,728  6.27 G at 224                 256, 512, 1024, 2048 at strides 4 to 32
-    attention92         50,417,344  10.53 G at 224                the same
-    attentionnext56     29,269,824  6.42 G at 224                 the same
-    attentionnext92     50,053,952  10.70 G at 224                the same
-    attention56-cifar   1,027,824   0.12 G at 32                  64, 128, 256 at strides 1 to 4
-    attention92-cifar   1,838,704   0.21 G at 32                  the same
-    attention128-cifar  2,649,584   0.30 G at 32                  the same
-    attention164-cifar  3,460,464   0.39 G at 32                  the same
-    attention236-cifar  5,082,224   0.57 G at 32                  the same
-    attention452-cifar  8,509,424   0.96 G at 32                  the same
-    =================== =========== ============================= =========================================
+    ==================== =========== ============================= ========================================
+    arch                 parameters  multiply-adds                 outputs
+    ==================== =========== ============================= ========================================
+    attention56          29,761,728  6.27 G at 224                 256, 512, 1024, 2048 at strides 4 to 32
+    attention92          50,417,344  10.53 G at 224                the same
+    attentionnext56      29,269,824  6.42 G at 224                 the same
+    attentionnext92      50,053,952  10.70 G at 224                the same
+    attentioninception56 29,229,216  6.18 G at 224, 11.38 at 299   the same
+    attention56-cifar    1,027,824   0.12 G at 32                  64, 128, 256 at strides 1 to 4
+    attention92-cifar    1,838,704   0.21 G at 32                  the same
+    attention128-cifar   2,649,584   0.30 G at 32                  the same
+    attention164-cifar   3,460,464   0.39 G at 32                  the same
+    attention236-cifar   5,082,224   0.57 G at 32                  the same
+    attention452-cifar   8,509,424   0.96 G at 32                  the same
+    resnet164-cifar      1,700,688   0.25 G at 32                  the same
+    ==================== =========== ============================= ========================================
+
+    ``attentioninception56`` is an interpretation (see :class:`InceptionUnit`); the others are published, but for what
+    the comments beside ``ARCHITECTURES`` name. ``resnet164-cifar`` is the baseline without attention.
 
     Args:
         arch (str | dict): A name of the table or a dict of the fields in ``ARCHITECTURES``: ``unit``, ``stem``,
             ``stem_channels``, ``p`` (units before the split of a module and after its merge), ``t`` (units of its
             trunk), ``r`` (units between neighbouring poolings of its mask), ``bottom_units`` (at the lowest level of
             the mask, by default ``2 * r``) and, one value a stage, ``channels``, ``strides``, ``modules``,
-            ``poolings``, ``units_after``. ``dict(base='attention56', r=2)`` changes one field of a name. Defaults to
-            ``'attention56'``.
+            ``poolings``, ``units_after`` and, if wanted, ``mask_widths`` (width of the units in the masks; None is
+            that on the trunk, a quarter of the channels for ``'preact'``). ``dict(base='attention56', r=2)`` changes
+            one field of a name. Defaults to ``'attention56'``.
         attention (str): ``'mixed'`` (f1), ``'channel'`` (f2) or ``'spatial'`` (f3), the activation of the mask (paper,
             section 3.2). Defaults to ``'mixed'``.
         attention_residual_learning (bool): ``(1 + M) * T`` if True, ``M * T`` (naive) if False. Defaults to True.
-        mask (str): ``'encoder_decoder'``, or ``'local_conv'``: three units and no pooling (paper, table 4; their width
-            is the stage's). Defaults to ``'encoder_decoder'``.
+        mask (str): ``'encoder_decoder'``, or ``'local_conv'``: three units and no pooling (paper, table 4). At full
+            width they cost more; ``dict(base='attention56-cifar', mask_widths=(7, 13, 17))`` comes nearest to the
+            paper's equal FLOPs. Defaults to ``'encoder_decoder'``.
         in_channels (int): Channels of the input image. Defaults to 3.
         strides (Sequence[int], optional): Stride of each stage, instead of the architecture's.
         dilations (Sequence[int], optional): Dilation of the 3x3 convolutions of each stage, of its masks too. Defaults
@@ -152,7 +166,8 @@ class ResidualAttentionNet(BaseBackbone):
             fan-out as for MMPretrain's ResNet (the paper does not say), and ones for the normalisations.
 
     Attributes:
-        min_size (int): Smallest height and width of an input: 31 for the ImageNet networks, 8 for the CIFAR networks.
+        min_size (int): Smallest height and width of an input: 31 for the ImageNet networks, 8 for the CIFAR networks
+            with attention, 1 for ResNet-164.
 
     Raises:
         ValueError: If an argument does not fit; the message says what would.
@@ -187,6 +202,7 @@ class ResidualAttentionNet(BaseBackbone):
         n = len(fields['channels'])
         strides = fields['strides'] if strides is None else strides
         dilations = [1] * n if dilations is None else dilations
+        mask_widths = [None] * n if fields['mask_widths'] is None else fields['mask_widths']
         if len(strides) != n or len(dilations) != n:
             raise ValueError(f'strides and dilations need one value for each of the {n} stages of {arch!r}.')
         if not -1 <= frozen_stages <= n:
@@ -213,7 +229,8 @@ class ResidualAttentionNet(BaseBackbone):
             )
         else:
             self.stem = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), norm_relu(norm_cfg, channels)
+                nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
+                *([norm_relu(norm_cfg, channels)] if fields['stem'] == 'cifar' else []),
             )
         self.stages = []
         self.strides = list(strides)[: max(self.out_indices) + 1]
@@ -231,6 +248,7 @@ class ResidualAttentionNet(BaseBackbone):
                 attention,
                 attention_residual_learning,
                 unit,
+                mask_width=mask_widths[i],
                 **make,
             )
             stage = nn.Sequential()

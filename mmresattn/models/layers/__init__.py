@@ -10,13 +10,14 @@ from .attention_module import (
     mixed_attention,
     spatial_attention,
 )
-from .residual_units import UNITS, PreActBottleneck, ResNeXtUnit, norm_relu
+from .residual_units import UNITS, InceptionUnit, PreActBottleneck, ResNeXtUnit, norm_relu
 
 __all__ = [
     'MASK_ACTIVATIONS',
     'UNITS',
     'AttentionMap',
     'AttentionModule',
+    'InceptionUnit',
     'PreActBottleneck',
     'ResNeXtUnit',
     'SoftMaskBranch',

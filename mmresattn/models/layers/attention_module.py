@@ -60,6 +60,7 @@ class SoftMaskBranch(nn.Module):
         unit (type): Residual unit. Defaults to :class:`PreActBottleneck`.
         dilation (int): Dilation of the units. Defaults to 1.
         norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
+        width (int, optional): Width of the units. Defaults to the unit's own.
     """
 
     def __init__(
@@ -71,9 +72,10 @@ class SoftMaskBranch(nn.Module):
         unit: type[nn.Module] = PreActBottleneck,
         dilation: int = 1,
         norm_cfg: dict = dict(type='BN'),
+        width: int | None = None,
     ) -> None:
         super().__init__()
-        make_unit = partial(unit, channels, channels, dilation=dilation, norm_cfg=norm_cfg)
+        make_unit = partial(unit, channels, channels, dilation=dilation, norm_cfg=norm_cfg, width=width)
 
         def units(n: int) -> nn.Sequential:
             return nn.Sequential(*(make_unit() for _ in range(n)))
@@ -123,6 +125,7 @@ class AttentionModule(nn.Module):
         unit (type): Residual unit. Defaults to :class:`PreActBottleneck`.
         dilation (int): Dilation of the units. Defaults to 1.
         norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
+        mask_width (int, optional): Width of the units of the mask. Defaults to the unit's own.
     """
 
     def __init__(
@@ -138,6 +141,7 @@ class AttentionModule(nn.Module):
         unit: type[nn.Module] = PreActBottleneck,
         dilation: int = 1,
         norm_cfg: dict = dict(type='BN'),
+        mask_width: int | None = None,
     ) -> None:
         super().__init__()
         if attention not in MASK_ACTIVATIONS:
@@ -148,7 +152,7 @@ class AttentionModule(nn.Module):
 
         self.before = units(p)
         self.trunk = units(t)
-        self.mask = SoftMaskBranch(channels, poolings, r, bottom_units, unit, dilation, norm_cfg)
+        self.mask = SoftMaskBranch(channels, poolings, r, bottom_units, unit, dilation, norm_cfg, mask_width)
         self.activation = MASK_ACTIVATIONS[attention]
         self.map = AttentionMap('mixed')
         self.attention_residual_learning = attention_residual_learning

@@ -1,9 +1,10 @@
 """Residual units: the bricks of the trunk and of the soft mask branch.
 
-Every unit is built as ``Unit(in_channels, out_channels, stride, dilation, projection, norm_cfg)`` and says in
+Every unit is built as ``Unit(in_channels, out_channels, stride, dilation, projection, norm_cfg, width)`` and says in
 ``preactivation`` whether its output is a raw sum (which the next layer must normalise) or is already activated.
 """
 
+import torch
 from mmcv.cnn import build_norm_layer
 from mmpretrain.models.backbones.resnext import Bottleneck
 from torch import Tensor, nn
@@ -14,9 +15,15 @@ def norm_relu(norm_cfg: dict, channels: int) -> nn.Sequential:
     return nn.Sequential(build_norm_layer(norm_cfg, channels)[1], nn.ReLU(inplace=True))
 
 
-def _check_channels(unit: str, channels: int, divisor: int) -> None:
-    if channels % divisor:
-        raise ValueError(f'A {unit} unit gives a multiple of {divisor} channels; {channels} is none.')
+def _mid_width(unit: str, channels: int, part: int, step: int, width: int | None) -> int:
+    """Width of the middle of a unit, a multiple of ``step``: that which is asked for, or ``channels / part``."""
+    if width is None:
+        if channels % (part * step):
+            raise ValueError(f'A {unit} unit gives a multiple of {part * step} channels; {channels} is none.')
+        return channels // part
+    if width < 1 or width % step:
+        raise ValueError(f'The width of a {unit} unit is a positive multiple of {step}, not {width}.')
+    return width
 
 
 class PreActBottleneck(nn.Module):
@@ -27,15 +34,16 @@ class PreActBottleneck(nn.Module):
 
     Args:
         in_channels (int): Channels of the input.
-        out_channels (int): Channels of the output, a multiple of 4; the bottleneck has a quarter of them.
+        out_channels (int): Channels of the output, a multiple of 4 unless ``width`` is given.
         stride (int): Stride. Defaults to 1.
         dilation (int): Dilation of the 3x3 convolution. Defaults to 1.
         projection (bool): Whether the shortcut is a projection, as it must be where the shape changes. Defaults to
             False.
         norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
+        width (int, optional): Channels of the bottleneck, at least 1. Defaults to ``out_channels / 4``.
 
     Raises:
-        ValueError: If ``out_channels`` is no multiple of 4.
+        ValueError: If ``out_channels`` or ``width`` does not fit.
     """
 
     preactivation = True
@@ -48,10 +56,10 @@ class PreActBottleneck(nn.Module):
         dilation: int = 1,
         projection: bool = False,
         norm_cfg: dict = dict(type='BN'),
+        width: int | None = None,
     ) -> None:
         super().__init__()
-        _check_channels('preact', out_channels, 4)
-        width = out_channels // 4
+        width = _mid_width('preact', out_channels, 4, 1, width)
         self.norm1 = norm_relu(norm_cfg, in_channels)
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.norm2 = norm_relu(norm_cfg, width)
@@ -78,15 +86,16 @@ class ResNeXtUnit(Bottleneck):
 
     Args:
         in_channels (int): Channels of the input.
-        out_channels (int): Channels of the output, a multiple of 64; the 32 groups share half of them.
+        out_channels (int): Channels of the output, a multiple of 64 unless ``width`` is given.
         stride (int): Stride of the grouped 3x3 convolution. Defaults to 1.
         dilation (int): Dilation of the grouped 3x3 convolution. Defaults to 1.
         projection (bool): Whether the shortcut is a projection, as it must be where the shape changes. Defaults to
             False.
         norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
+        width (int, optional): Channels that the 32 groups share, a multiple of 32. Defaults to ``out_channels / 2``.
 
     Raises:
-        ValueError: If ``out_channels`` is no multiple of 64.
+        ValueError: If ``out_channels`` or ``width`` does not fit.
     """
 
     preactivation = False
@@ -99,8 +108,9 @@ class ResNeXtUnit(Bottleneck):
         dilation: int = 1,
         projection: bool = False,
         norm_cfg: dict = dict(type='BN'),
+        width: int | None = None,
     ) -> None:
-        _check_channels('resnext', out_channels, 64)
+        width = _mid_width('resnext', out_channels, 2, 32, width)
         downsample = None
         if projection:
             downsample = nn.Sequential(
@@ -112,7 +122,7 @@ class ResNeXtUnit(Bottleneck):
             out_channels,
             base_channels=out_channels // 4,
             groups=32,
-            width_per_group=out_channels // 64,  # 4 at 256 channels, as MMPretrain would count for whole templates only
+            width_per_group=width // 32,  # 4 at 256 channels, as MMPretrain would count for whole templates only
             stride=stride,
             dilation=dilation,
             downsample=downsample,
@@ -120,4 +130,70 @@ class ResNeXtUnit(Bottleneck):
         )
 
 
-UNITS: dict[str, type[nn.Module]] = {'preact': PreActBottleneck, 'resnext': ResNeXtUnit}
+class InceptionUnit(nn.Module):
+    """Pre-activation Inception unit, our reading of the unit of AttentionInception-56.
+
+    The paper says no more than that the unit is a simplified Inception: neither its branches nor their widths are
+    known. This one is the pre-activation bottleneck with the branches of Inception-ResNet-A (Szegedy et al., 2017) in
+    the place of its 3x3 convolution, as wide as keeps the cost of that bottleneck: of ``width`` channels, a 1x1
+    convolution has a quarter, 1x1-3x3 a half and 1x1-3x3-3x3 a half; they are joined, normalised and mixed by a 1x1
+    convolution. It counts as three layers, as the bottleneck does.
+
+    The stride sits on the first 3x3 convolution of a branch, and on the 1x1 convolution of the one that has none. The
+    shortcut is that of :class:`PreActBottleneck`.
+
+    Args:
+        in_channels (int): Channels of the input.
+        out_channels (int): Channels of the output, a multiple of 16 unless ``width`` is given.
+        stride (int): Stride. Defaults to 1.
+        dilation (int): Dilation of the 3x3 convolutions. Defaults to 1.
+        projection (bool): Whether the shortcut is a projection, as it must be where the shape changes. Defaults to
+            False.
+        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
+        width (int, optional): What the branches share as above, a multiple of 4. Defaults to ``out_channels / 4``.
+
+    Raises:
+        ValueError: If ``out_channels`` or ``width`` does not fit.
+    """
+
+    preactivation = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        dilation: int = 1,
+        projection: bool = False,
+        norm_cfg: dict = dict(type='BN'),
+        width: int | None = None,
+    ) -> None:
+        super().__init__()
+        width = _mid_width('inception', out_channels, 4, 4, width)
+        quarter, half = width // 4, width // 2
+
+        def conv1x1(out: int, stride: int = 1) -> nn.Conv2d:
+            return nn.Conv2d(in_channels, out, 1, stride, bias=False)
+
+        def norm_conv3x3(stride: int = 1) -> tuple[nn.Module, nn.Module]:
+            conv = nn.Conv2d(half, half, 3, stride, padding=dilation, dilation=dilation, bias=False)
+            return norm_relu(norm_cfg, half), conv
+
+        self.norm1 = norm_relu(norm_cfg, in_channels)
+        self.branch1 = conv1x1(quarter, stride)
+        self.branch2 = nn.Sequential(conv1x1(half), *norm_conv3x3(stride))
+        self.branch3 = nn.Sequential(conv1x1(half), *norm_conv3x3(stride), *norm_conv3x3())
+        self.norm2 = norm_relu(norm_cfg, quarter + half + half)
+        self.conv2 = nn.Conv2d(quarter + half + half, out_channels, 1, bias=False)
+        self.shortcut = None
+        if projection:
+            self.shortcut = conv1x1(out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm1(x)
+        shortcut = x if self.shortcut is None else self.shortcut(h)
+        h = torch.cat([self.branch1(h), self.branch2(h), self.branch3(h)], 1)  # N, 5/4 width, H / stride, W / stride
+        return self.conv2(self.norm2(h)) + shortcut
+
+
+UNITS: dict[str, type[nn.Module]] = {'preact': PreActBottleneck, 'resnext': ResNeXtUnit, 'inception': InceptionUnit}

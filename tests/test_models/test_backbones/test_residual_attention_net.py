@@ -16,15 +16,20 @@ FACTS = {
     'attention92': (52_466_344, 10_533_789_696, 179, 176),
     'attentionnext56': (31_318_824, 6_419_106_816, 110, 107),
     'attentionnext92': (52_102_952, 10_704_337_920, 179, 173),
+    'attentioninception56': (31_278_216, 6_176_606_208, 242, 173),
     'attention56-cifar': (1_030_394, 122.83e6, None, None),
     'attention92-cifar': (1_841_274, 211.91e6, None, None),
     'attention128-cifar': (2_652_154, 301.00e6, None, None),
     'attention164-cifar': (3_463_034, 390.09e6, None, None),
     'attention236-cifar': (5_084_794, 568.27e6, None, None),
     'attention452-cifar': (8_511_994, 958.07e6, None, None),
+    'resnet164-cifar': (1_703_258, 247_646_720, 166, 163),
 }
 SMALL = dict(base='attention56', stem_channels=16, channels=(16, 16, 32, 32))
 SMALL_NEXT = dict(base='attentionnext56', stem_channels=16, channels=(64, 64, 64, 64))
+SMALL_INCEPTION = dict(SMALL, base='attentioninception56')
+SMALL_RESNET = dict(base='resnet164-cifar', stem_channels=8, channels=(16, 16, 32), units_after=(1, 2, 1))
+NARROW_MASKS = dict(SMALL, mask_widths=(3, 5, None, None))
 
 
 def small(**kwargs):
@@ -71,7 +76,34 @@ def test_depth_on_the_trunk_is_in_the_name(arch):
     assert 3 * len(units) + 2 == int(''.join(filter(str.isdigit, arch)))
 
 
-@pytest.mark.parametrize(('arch', 'lowest'), [('attention56', 7), ('attention56-cifar', 4)])
+def test_attentioninception56_is_as_large_as_the_paper_says():
+    """31.9 M parameters; and at 299, where the paper tests it, 1.8 times the multiply-adds that it prints (6.3 G)."""
+    with torch.device('meta'):
+        backbone, head = ResidualAttentionNet('attentioninception56').eval(), nn.Linear(2048, 1000)
+        image = torch.empty(1, 3, 299, 299)
+    with FlopCounterMode(display=False) as counter:
+        head(backbone(image)[0].mean((2, 3)))
+    assert FACTS['attentioninception56'][0] == pytest.approx(31.9e6, rel=0.03)
+    assert FACTS['attentioninception56'][1] == pytest.approx(6.3e9, rel=0.03)
+    # Spelt out: a unit has 5/16 of its channels between its 1x1 convolutions and three 3x3 convolutions of 1/8.
+    macs, sides = 64 * 3 * 49 * 150**2 + 2048 * 1000, (75, 38, 19, 10)
+    for i, (channels, side) in enumerate(zip((256, 512, 1024, 2048), sides)):
+        before, side_before = (channels // 2, sides[i - 1]) if i else (64, 75)
+        eighth = channels // 8
+        middle, last = 27 * eighth**2, 5 * channels**2 // 16
+        macs += before * 2 * eighth * side_before**2  # what the stride does not reach
+        macs += (before * eighth // 2 + before * channels + middle + last) * side**2
+        unit = 2 * last + middle
+        positions = [(side >> level) ** 2 for level in range(4 - i)]
+        for level in range(1, 3 - i):
+            macs += 3 * unit * positions[level]
+        macs += (2 * unit * positions[-1] + (4 * unit + 2 * channels**2) * side**2) if i < 3 else 2 * unit * side**2
+    assert counter.get_total_flops() / 2 == macs == 11_379_873_536
+
+
+@pytest.mark.parametrize(
+    ('arch', 'lowest'), [('attention56', 7), ('attentioninception56', 7), ('attention56-cifar', 4)]
+)
 def test_lowest_map_of_every_mask(arch, lowest):
     with torch.device('meta'):
         backbone = ResidualAttentionNet(arch).eval()
@@ -87,6 +119,8 @@ def test_lowest_map_of_every_mask(arch, lowest):
 def test_a_dict_is_taken_wherever_a_name_is():
     assert resolve_arch('attention92') == resolve_arch(dict(ARCHITECTURES['attention92']))
     assert resolve_arch(dict(base='attention56', r=2)) == dict(ARCHITECTURES['attention56'], r=2)
+    complete = dict(ARCHITECTURES['attention56'])
+    assert resolve_arch({field: value for field, value in complete.items() if field != 'mask_widths'}) == complete
     fields = dict(ARCHITECTURES['attention452-cifar'], bottom_units=None)
     with torch.device('meta'):
         backbone = ResidualAttentionNet(fields)
@@ -99,9 +133,11 @@ def test_a_dict_is_taken_wherever_a_name_is():
         (dict(arch='attention57'), r"Unknown architecture 'attention57'.*attention56.*attention452-cifar"),
         (dict(arch=dict(base='attention56', depth=3)), r"unknown: \['depth'\]"),
         (dict(arch=dict(unit='preact')), r"missing: \['channels'"),
-        (dict(arch=dict(base='attention56', unit='basic')), r"unit.*\['preact', 'resnext'\], not 'basic'"),
-        (dict(arch=dict(base='attention56', stem='vgg')), r"stem.*\['imagenet', 'cifar'\], not 'vgg'"),
+        (dict(arch=dict(base='attention56', unit='basic')), r"unit.*\['preact', 'resnext', 'inception'\], not 'basic'"),
+        (dict(arch=dict(base='attention56', stem='vgg')), r"stem.*\['imagenet', 'cifar', 'conv'\], not 'vgg'"),
         (dict(arch=dict(base='attention56', modules=(1, 1, 1))), r"lengths.*'modules': 3"),
+        (dict(arch=dict(base='attention56', mask_widths=(7, 13, 17))), r"lengths.*'mask_widths': 3"),
+        (dict(arch=dict(base='attention56', mask_widths=(0, 1, 1, 1))), 'width of a preact unit.*not 0'),
         (dict(attention='pixel'), "'mixed', 'channel', 'spatial'"),
         (dict(mask='unet'), "'encoder_decoder' or 'local_conv', not 'unet'"),
         (dict(out_indices=(0, 4)), r'from -4 to 3.*\[0, 4\]'),
@@ -125,7 +161,8 @@ def test_inputs_that_do_not_fit():
         backbone(torch.zeros(2, 3, 30, 64))
 
 
-@pytest.mark.parametrize('arch', [SMALL, SMALL_NEXT, dict(base='attention56-cifar', channels=(16, 16, 16)),
+@pytest.mark.parametrize('arch', [SMALL, SMALL_NEXT, SMALL_INCEPTION, SMALL_RESNET,
+                                  dict(base='attention56-cifar', channels=(16, 16, 16)),
                                   dict(base='attention56', channels=(16,) * 4, strides=(2, 1, 2, 1))])  # fmt: skip
 @pytest.mark.parametrize('kwargs', [{}, dict(mask='local_conv'), dict(mask='local_conv', attention='spatial'),
                                     dict(dilations=2), dict(out_indices=1)])  # fmt: skip
@@ -143,7 +180,7 @@ def test_the_stated_minimum_is_the_true_one(arch, kwargs):
 
 
 @pytest.mark.parametrize('size', [(31, 31), (33, 47), (64, 51), (97, 32)])
-@pytest.mark.parametrize('arch', [SMALL, SMALL_NEXT])
+@pytest.mark.parametrize('arch', [SMALL, SMALL_NEXT, SMALL_INCEPTION])
 def test_any_size(arch, size):
     backbone = small(arch=arch, out_indices=(0, 1, 2, 3)).eval()
     outs = backbone(torch.randn(1, 3, *size))
@@ -172,14 +209,14 @@ def test_batch_of_one_fails_only_where_batchnorm_cannot_train():
         backbone(x)
 
 
-@pytest.mark.parametrize('arch', [SMALL, SMALL_NEXT])
+@pytest.mark.parametrize('arch', [SMALL, SMALL_NEXT, SMALL_INCEPTION])
 def test_outputs_are_raw_but_for_the_last(arch):
     backbone = small(arch=arch, out_indices=(0, 1, 2, 3)).eval()
     x = torch.randn(2, 3, 64, 64)
     outs, h = backbone(x), backbone.stem(x)
     for stage, out in zip(backbone.stages, outs):
         h = getattr(backbone, stage)(h)
-        if arch is SMALL and stage == 'stage4':
+        if arch is not SMALL_NEXT and stage == 'stage4':
             assert torch.equal(out, backbone.norm4(h)) and out.min() == 0
         else:
             assert torch.equal(out, h)
@@ -205,6 +242,27 @@ def test_every_parameter_gets_a_gradient(out_indices):
     # Some function in which no BatchNorm is blind to a scale, as a plain sum would be.
     sum((out * torch.randn_like(out)).sum() for out in outs).backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize('arch', [SMALL_INCEPTION, SMALL_RESNET, NARROW_MASKS])
+def test_new_rows_train(arch):
+    """Every parameter gets a gradient, and a small step against it lowers the loss by what calculus says."""
+    backbone = small(arch=arch).double()
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    weights = torch.randn_like(backbone(x)[0])
+    loss = (backbone(x)[0] * weights).sum()
+    loss.backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in backbone.parameters())
+    slope = sum(parameter.grad.square().sum() for parameter in backbone.parameters())
+    step = 1e-7 * loss.abs() / slope
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter -= step * parameter.grad
+        fall = loss - (backbone(x)[0] * weights).sum()
+    assert fall.item() == pytest.approx((step * slope).item(), rel=1e-3)
+    backbone.eval()
+    together = backbone(x)[0]  # in evaluation an image does not depend on the others of its batch
+    assert torch.allclose(together, torch.cat([backbone(image[None])[0] for image in x]), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize('frozen_stages', range(-1, 5))
@@ -242,9 +300,10 @@ def test_norm_cfg_reaches_every_norm():
     assert not any(isinstance(m, _BatchNorm) for m in backbone.modules())
 
 
-def test_strides_and_dilations_keep_the_weights_of_the_classifier():
-    plain = small(out_indices=(3,))
-    dense = small(out_indices=(3,), strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
+@pytest.mark.parametrize('arch', [SMALL, SMALL_INCEPTION])
+def test_strides_and_dilations_keep_the_weights_of_the_classifier(arch):
+    plain = small(arch=arch, out_indices=(3,))
+    dense = small(arch=arch, out_indices=(3,), strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
     dense.load_state_dict(plain.state_dict())
     assert dense.eval()(torch.randn(1, 3, 64, 64))[0].shape[2:] == (8, 8)  # output stride 8
     convs = {m.dilation for name, m in dense.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)
@@ -258,6 +317,54 @@ def test_local_conv_has_three_units_and_no_pooling():
         if isinstance(module, AttentionModule):
             assert sum(isinstance(m, PreActBottleneck) for m in module.mask.modules()) == 3
             assert isinstance(module.mask.pool, nn.Identity)
+
+
+def test_local_conv_at_the_cost_of_the_encoder_decoder():
+    """The mid widths nearest to equal FLOPs (paper, table 4) in each stage, and what is left of the difference."""
+    widths = (7, 13, 17)
+
+    def count(module, *shape):
+        with FlopCounterMode(display=False) as counter:
+            module.eval()(torch.empty(1, *shape, device='meta'))
+        return counter.get_total_flops() // 2
+
+    def unit(channels, width):
+        return 2 * channels * width + 9 * width**2
+
+    with torch.device('meta'):
+        nets = [
+            ResidualAttentionNet('attention56-cifar'),
+            ResidualAttentionNet(dict(base='attention56-cifar', mask_widths=widths), mask='local_conv'),
+            ResidualAttentionNet('attention56-cifar', mask='local_conv'),
+        ]
+    stated = [
+        (12_705_792, 12_495_872, 21_757_952),
+        (12_288_000, 12_112_640, 21_757_952),
+        (10_616_832, 10_559_168, 21_757_952),
+    ]
+    for i, (channels, side, poolings) in enumerate([(64, 32, 3), (128, 16, 2), (256, 8, 1)]):
+        macs = tuple(count(getattr(net, f'stage{i + 1}').attention1.mask, channels, side, side) for net in nets)
+        assert macs == stated[i]
+        # Three units a level, but two at the lowest one.
+        levels = sum((3 if level < poolings else 2) * (side >> level) ** 2 for level in range(1, poolings + 1))
+        target = levels * unit(channels, channels // 4)
+        assert macs[0] == target + 2 * channels**2 * side**2
+        distance = {width: abs(3 * side**2 * unit(channels, width) - target) for width in range(1, channels // 4 + 1)}
+        assert min(distance, key=distance.get) == widths[i]
+        assert macs[1] == pytest.approx(macs[0], rel=0.017)
+    macs = tuple(count(net, 3, 32, 32) for net in nets)
+    assert macs == (122_822_656, 122_379_712, 152_485_888)  # and 2560 of the classifier
+    assert macs[1] == pytest.approx(macs[0], rel=0.004)
+
+
+def test_mask_widths_are_those_of_the_masks_alone():
+    plain, narrow = small(), small(arch=NARROW_MASKS)
+    for (name, a), (other, b) in zip(plain.named_parameters(), narrow.named_parameters()):
+        assert name == other  # checkpoints know the same names
+        if '.mask.' not in name or 'stage3' in name:
+            assert a.shape == b.shape
+    units = [m for m in narrow.stage2.attention1.mask.modules() if isinstance(m, PreActBottleneck)]
+    assert [unit.conv2.weight.shape for unit in units] == [(5, 5, 3, 3)] * 5
 
 
 def test_initialisation():
@@ -286,6 +393,14 @@ def test_layer_depth_grows_along_the_trunk_and_honours_the_prefix():
     assert backbone.get_layer_depth('head.fc.weight', 'backbone.') == (number - 1, number)
 
 
+def test_layer_depth_without_attention():
+    with torch.device('meta'):
+        backbone = ResidualAttentionNet('resnet164-cifar', out_indices=(0, 1, 2))
+    assert backbone.min_size == 1
+    depths = [backbone.get_layer_depth(name) for name, _ in backbone.named_parameters()]
+    assert {depth for depth, _ in depths} == set(range(1 + 3 * 18 + 1)) and {n for _, n in depths} == {56}
+
+
 @pytest.mark.parametrize('arch', ['attention56', 'attentionnext56', 'attention452-cifar'])
 def test_compiles_without_a_graph_break(arch):
     narrow = dict(base=arch, stem_channels=16, modules=(1, 1, 1, 0) if 'cifar' not in arch else (1, 1, 1))
@@ -297,8 +412,9 @@ def test_compiles_without_a_graph_break(arch):
         assert torch.equal(compiled(x)[0], backbone(x)[0])
 
 
-def test_float64_agrees_with_float32():
-    backbone = small().eval()
+@pytest.mark.parametrize('arch', [SMALL, SMALL_INCEPTION, SMALL_RESNET])
+def test_float64_agrees_with_float32(arch):
+    backbone = small(arch=arch).eval()
     x = torch.randn(2, 3, 64, 64)
     single = backbone(x)[0]
     double = backbone.double()(x.double())[0]

@@ -5,6 +5,7 @@ from torch import nn
 from mmresattn.models.layers import (
     MASK_ACTIVATIONS,
     AttentionModule,
+    InceptionUnit,
     PreActBottleneck,
     ResNeXtUnit,
     SoftMaskBranch,
@@ -50,7 +51,7 @@ def test_pooling_has_no_padding_and_rounds_up():
 
 
 @pytest.mark.parametrize(('poolings', 'expected'), [(3, 8), (2, 5), (1, 2)])
-@pytest.mark.parametrize('unit', [PreActBottleneck, ResNeXtUnit])
+@pytest.mark.parametrize('unit', [PreActBottleneck, ResNeXtUnit, InceptionUnit])
 def test_number_of_units(poolings, expected, unit):
     def count(**kwargs):
         branch = SoftMaskBranch(64, poolings, unit=unit, **kwargs)
@@ -102,6 +103,16 @@ def test_parameters_of_a_module(unit, channels, poolings, parameters):
     with torch.device('meta'):
         module = AttentionModule(channels, poolings, unit=unit)
     assert sum(parameter.numel() for parameter in module.parameters()) == parameters
+
+
+def test_mask_width_changes_the_units_of_the_mask_alone():
+    with torch.device('meta'):
+        plain, narrow = AttentionModule(64, 2), AttentionModule(64, 2, mask_width=7)
+    assert plain.state_dict().keys() == narrow.state_dict().keys()
+    differ = {name for name, p in plain.named_parameters() if p.shape != narrow.get_parameter(name).shape}
+    assert differ and all(name.startswith('mask.') and 'linear' not in name for name in differ)
+    saved = 2 * 64 * 9 + 9 * (16**2 - 7**2) + 4 * 9  # a unit: its convolutions, and two normalisations
+    assert sum(p.numel() for p in plain.parameters()) - sum(p.numel() for p in narrow.parameters()) == 5 * saved
 
 
 @pytest.mark.parametrize(('residual', 'expected'), [(True, 2.5), (False, 0.5)])

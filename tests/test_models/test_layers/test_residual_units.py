@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmresattn.models.layers import UNITS, PreActBottleneck, ResNeXtUnit
+from mmresattn.models.layers import UNITS, InceptionUnit, PreActBottleneck, ResNeXtUnit
 
 
 def norm(x, bn):
@@ -49,7 +49,78 @@ def test_resnext_follows_its_formula(channels, stride):
     assert torch.allclose(unit(x), (y + shortcut).relu(), rtol=1e-12)
 
 
-@pytest.mark.parametrize(('unit', 'channels'), [('preact', 18), ('resnext', 96)])
+@pytest.mark.parametrize(
+    ('channels', 'stride', 'dilation', 'width'), [(16, 1, 1, None), (32, 2, 1, None), (32, 1, 2, 12), (48, 2, 2, 4)]
+)
+def test_inception_follows_its_formula(channels, stride, dilation, width):
+    unit = randomise(InceptionUnit(16, channels, stride, dilation, projection=channels != 16, width=width))
+    state = unit.state_dict()
+    x = torch.randn(2, 16, 9, 8, dtype=torch.float64)
+
+    def norm_relu(x, name):
+        mean, var, weight, bias = (
+            state[f'{name}.0.{key}'][:, None, None] for key in ('running_mean', 'running_var', 'weight', 'bias')
+        )
+        return ((x - mean) / (var + 1e-5).sqrt() * weight + bias).clamp(min=0)
+
+    def conv1x1(x, name, stride=1):
+        return torch.einsum('nihw,oi->nohw', x[..., ::stride, ::stride], state[f'{name}.weight'][..., 0, 0])
+
+    def conv3x3(x, name, stride=1):
+        return F.conv2d(x, state[f'{name}.weight'], None, stride, dilation, dilation)
+
+    h = norm_relu(x, 'norm1')
+    a = conv1x1(h, 'branch1', stride)
+    b = conv3x3(norm_relu(conv1x1(h, 'branch2.0'), 'branch2.1'), 'branch2.2', stride)
+    c = conv3x3(norm_relu(conv1x1(h, 'branch3.0'), 'branch3.1'), 'branch3.2', stride)
+    c = conv3x3(norm_relu(c, 'branch3.3'), 'branch3.4')
+    y = conv1x1(norm_relu(torch.cat([a, b, c], 1), 'norm2'), 'conv2')
+    width = width or channels // 4
+    assert [branch.shape[1] for branch in (a, b, c)] == [width // 4, width // 2, width // 2]
+    shortcut = x if channels == 16 else conv1x1(h, 'shortcut', stride)
+    assert unit(x).shape == (2, channels, -(-9 // stride), 8 // stride)
+    assert torch.allclose(unit(x), y + shortcut, rtol=1e-12, atol=1e-12)
+    assert not unit.load_state_dict(state).missing_keys
+
+
+def test_inception_compiles_without_a_graph_break():
+    unit = randomise(InceptionUnit(16, 32, 2, projection=True))
+    compiled = torch.compile(unit, backend='eager', fullgraph=True)
+    x = torch.randn(2, 16, 9, 8, dtype=torch.float64)
+    assert torch.equal(compiled(x), unit(x))
+
+
+@pytest.mark.parametrize(('channels', 'expected'), [(256, 69_472), (2048, 4_397_824)])
+def test_inception_costs_what_the_bottleneck_does(channels, expected):
+    """Within 2 %, and by its own formula: 1x1 convolutions around 5/16 of the channels, three 3x3 of an eighth."""
+    with torch.device('meta'):
+        parameters, bottleneck = (
+            sum(p.numel() for p in unit(channels, channels).parameters()) for unit in (InceptionUnit, PreActBottleneck)
+        )
+    joined, eighth = 5 * channels // 16, channels // 8
+    assert parameters == 2 * channels * joined + 27 * eighth**2 + 2 * (channels + 3 * eighth + joined) == expected
+    assert parameters == pytest.approx(bottleneck, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ('unit', 'width', 'names'),
+    [('preact', 5, ['conv2']), ('resnext', 96, ['conv2']), ('inception', 8, ['branch2.2', 'branch3.2', 'branch3.4'])],
+)
+def test_width_is_that_of_the_middle(unit, width, names):
+    torch.manual_seed(0)
+    unit = UNITS[unit](64, 64, width=width)
+    convs = [unit.get_submodule(name) for name in names]
+    assert {conv.out_channels for conv in convs} == {width // 2 if len(names) > 1 else width}
+    assert unit(torch.randn(2, 64, 5, 5)).shape == (2, 64, 5, 5)
+
+
+@pytest.mark.parametrize(('unit', 'width', 'step'), [('preact', 0, 1), ('resnext', 48, 32), ('inception', 6, 4)])
+def test_widths_that_do_not_fit(unit, width, step):
+    with pytest.raises(ValueError, match=rf'width of a {unit} unit is a positive multiple of {step}, not {width}'):
+        UNITS[unit](64, 64, width=width)
+
+
+@pytest.mark.parametrize(('unit', 'channels'), [('preact', 18), ('resnext', 96), ('inception', 24)])
 def test_channels_that_do_not_divide(unit, channels):
     with pytest.raises(ValueError, match=rf'multiple of \d+ channels; {channels}'):
         UNITS[unit](16, channels)
