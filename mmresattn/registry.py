@@ -8,12 +8,14 @@ from mmengine import registry as root
 from mmengine.registry import Registry
 
 
-def _child(parent: Registry, location: str) -> Registry:
-    return Registry(parent.name, parent=parent, scope='mmresattn', locations=[location])
+def _child(parent: Registry, *locations: str) -> Registry:
+    return Registry(parent.name, parent=parent, scope='mmresattn', locations=list(locations))
 
 
 MODELS = _child(root.MODELS, 'mmresattn.models')
 DATASETS = _child(root.DATASETS, 'mmresattn.datasets')
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'mmresattn.engine')
-TRANSFORMS = _child(root.TRANSFORMS, 'mmresattn.engine')
+TRANSFORMS = _child(root.TRANSFORMS, 'mmresattn.engine', 'mmresattn.datasets')
 HOOKS = _child(root.HOOKS, 'mmresattn.engine')
+OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'mmresattn.engine')
+FUNCTIONS = _child(root.FUNCTIONS, 'mmresattn.datasets')

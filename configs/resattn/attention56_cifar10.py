@@ -7,7 +7,7 @@ Data: data/cifar10/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 """
 
 _base_ = [
-    '../_base_/datasets/cifar10_bs64.py',
+    '../_base_/datasets/cifar10_memory_bs64.py',
     '../_base_/schedules/resattn_cifar.py',
 ]
 

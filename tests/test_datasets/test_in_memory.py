@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import default_collate
+from mmengine.registry import DATASETS, DefaultScope
+from mmengine.runner import Runner
+
+from mmresattn.datasets import InMemory
+
+DIGITS = dict(type='ImageArrays', split='test', pipeline=[dict(type='PackInputs')])
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield
+
+
+def test_batches_are_those_of_the_data_set():
+    plain, memory = DATASETS.build(DIGITS), InMemory(DIGITS)
+    assert len(memory) == len(plain) == 360 and memory.CLASSES == plain.CLASSES
+    loader = Runner.build_dataloader(
+        dict(
+            batch_size=50,
+            dataset=memory,
+            sampler=dict(type='ReplaySampler', shuffle=True, seed=3),
+            collate_fn=dict(type='one_batch'),
+        )
+    )
+    batches = list(loader)
+    order = list(loader.sampler)
+    assert [len(batch['data_samples']) for batch in batches] == [50] * 7 + [10]
+    for start, batch in zip(range(0, 360, 50), batches):
+        expected = default_collate([plain[i] for i in order[start : start + 50]])
+        assert torch.equal(batch['inputs'], expected['inputs']) and batch['inputs'].dtype == torch.uint8
+        for ours, theirs in zip(batch['data_samples'], expected['data_samples']):
+            assert torch.equal(ours.gt_label, theirs.gt_label)
+    assert memory.get_gt_labels().tolist() == plain.get_gt_labels().tolist()
+
+
+def test_a_batch_is_a_copy_and_a_sample_is_one_of_it():
+    memory = InMemory(DIGITS)
+    batch = memory.__getitems__([5, 5, 7])
+    batch['inputs'].zero_()
+    batch['data_samples'][0].set_gt_label(9)
+    assert (
+        memory[5]['inputs'].any()
+        and memory[5]['data_samples'].gt_label == DATASETS.build(DIGITS)[5]['data_samples'].gt_label
+    )
+
+
+def test_other_fields_of_samples_stay():
+    dataset = dict(DIGITS, pipeline=[dict(type='PackInputs', algorithm_keys=['weight'])])
+    dataset = DATASETS.build(dataset)
+    load = dataset.get_data_info
+    dataset.get_data_info = lambda i: dict(load(i), weight=i / 2)
+    batch = InMemory(dataset).__getitems__([4, 9])
+    assert [sample.weight.item() for sample in batch['data_samples']] == [2, 4.5]
+
+
+def test_images_of_two_sizes_are_refused():
+    dataset = DATASETS.build(DIGITS)
+    load = dataset.get_data_info
+    dataset.get_data_info = lambda i: dict(load(i), img=np.zeros((8, 9 if i == 11 else 8, 3), np.uint8))
+    with pytest.raises(
+        ValueError, match=r'one size: image 11 of the ImageArrays is \(3, 8, 9\), the first is \(3, 8, 8\)'
+    ):
+        InMemory(dataset)
+    with pytest.raises(ValueError, match='holds no images'):
+        InMemory(dataset.get_subset([]))
