@@ -1,3 +1,4 @@
-from .launch import add_common_arguments, build_runner, load_config
+from .classifier import load_classifier
+from .launch import add_common_arguments, build_runner, latest_checkpoint, load_config
 
-__all__ = ['add_common_arguments', 'build_runner', 'load_config']
+__all__ = ['add_common_arguments', 'build_runner', 'latest_checkpoint', 'load_classifier', 'load_config']

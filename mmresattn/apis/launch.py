@@ -4,10 +4,11 @@ import argparse
 import os
 import os.path as osp
 from collections.abc import Sequence
+from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -18,7 +19,7 @@ from ..datasets import check_data
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that MMPretrain's users know from both of its scripts."""
     parser.add_argument('--work-dir', help='folder for logs and results; default: work_dirs/<name of the config>')
-    parser.add_argument('--amp', action='store_true', help='mixed precision (needs an accelerator)')
+    parser.add_argument('--amp', action='store_true', help='mixed precision; on CPUs in bfloat16')
     parser.add_argument('--no-pin-memory', action='store_true', help='do not pin memory in dataloaders')
     parser.add_argument('--no-persistent-workers', action='store_true', help='start dataloader workers every epoch')
     parser.add_argument(
@@ -39,13 +40,8 @@ def load_config(args: argparse.Namespace) -> Config:
 
     Returns:
         Config: The config with work_dir, launcher, defaults of the dataloaders and ``--cfg-options``.
-
-    Raises:
-        ValueError: If mixed precision is asked for on a CPU.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if args.amp and get_device() in ('cpu', 'mps'):
-        raise ValueError(f"--amp needs an accelerator: MMEngine's AmpOptimWrapper does not run on {get_device()}.")
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.launcher = args.launcher
@@ -65,6 +61,23 @@ def load_config(args: argparse.Namespace) -> Config:
             cfg[name].persistent_workers = False
     cfg.merge_from_dict(args.cfg_options or {})  # again: they win over other options, as in MMPretrain
     return cfg
+
+
+def latest_checkpoint(work_dir: str) -> str | None:
+    """The newest checkpoint of a run that was written to its end.
+
+    MMEngine goes by a file that names its last one; a process killed in the wrong moment leaves that file empty, or
+    half a checkpoint.
+
+    Args:
+        work_dir (str): Work dir of the run.
+
+    Returns:
+        str | None: Its path; None if there is none.
+    """
+    paths = [path for kind in ('epoch', 'iter') for path in Path(work_dir).glob(f'{kind}_*.pth')]
+    whole = [path for path in paths if is_zipfile(path)]  # the directory of the archive is its end
+    return str(max(whole, key=lambda path: path.stat().st_mtime_ns)) if whole else None
 
 
 def build_runner(cfg: Config, loaders: Sequence[str]) -> Runner:

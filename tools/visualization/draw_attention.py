@@ -7,13 +7,10 @@ python tools/visualization/draw_attention.py configs/resattn/attention56_digits.
 import argparse
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.dataset import default_collate
-from mmengine.registry import DATASETS, MODELS, DefaultScope
-from mmengine.runner import load_checkpoint
 
-import mmresattn  # noqa: F401
-from mmresattn.datasets import check_data
+from mmresattn.apis import load_classifier
 from mmresattn.models.layers import record_attention
 from mmresattn.visualization import attention_figure, reduce_channels
 
@@ -31,14 +28,8 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
-    check_data(cfg, ['test_dataloader'])
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-        cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-        model = MODELS.build(cfg.model).eval()
-        dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    load_checkpoint(model, args.checkpoint, map_location='cpu', strict=True)
+    model, loader = load_classifier(args.config, args.checkpoint, args.cfg_options)
+    dataset = loader.dataset
     batch = default_collate([dataset[index] for index in args.indices])
     with torch.no_grad(), record_attention(model) as maps:
         results = model.test_step(batch)

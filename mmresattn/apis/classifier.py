@@ -1,0 +1,68 @@
+"""A trained classifier and its test images, for measurements that are no metric of a test run."""
+
+import os.path as osp
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.runner import Runner, load_checkpoint, set_random_seed
+from torch.utils.data import DataLoader, Subset
+
+from ..datasets import check_data
+
+
+def load_classifier(
+    config: str,
+    checkpoint: str | None,
+    options: dict | None = None,
+    max_images: int | None = None,
+    seed: int = 0,
+) -> tuple[BaseModel, DataLoader]:
+    """The model of a config, in evaluation mode and on the accelerator if there is one, and its test images.
+
+    Args:
+        config (str): Config file with a ``test_dataloader``.
+        checkpoint (str, optional): Checkpoint file or address; None for the initialised model.
+        options (dict, optional): Settings of the config to change: ``{'model.head.num_classes': 5}``.
+        max_images (int, optional): Take so many of the test images, drawn by the seed alone: data sets often lie
+            sorted by class, so that the first ones would be no fair sample. Defaults to all.
+        seed (int): Of the initialisation and of the draw, at least 0. Defaults to 0.
+
+    Returns:
+        Tuple[BaseModel, DataLoader]: The model, and batches of ``inputs`` and ``data_samples``.
+
+    Raises:
+        FileNotFoundError: If the checkpoint or data is missing.
+        RuntimeError: If the checkpoint does not have exactly the weights of the model.
+        ValueError: If ``max_images`` is not positive.
+    """
+    if max_images is not None and max_images < 1:
+        raise ValueError(f'max_images is at least 1, or None for all images, not {max_images}.')
+    if checkpoint is not None and '://' not in checkpoint and not osp.isfile(checkpoint):
+        raise FileNotFoundError(f'There is no checkpoint {checkpoint}.')
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(options or {})
+    check_data(cfg, ['test_dataloader'])
+    set_random_seed(seed)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+        model = MODELS.build(cfg.model)
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        if max_images is not None:
+            drawn = np.random.default_rng(seed).permutation(len(dataset))[:max_images]
+            dataset = Subset(dataset, sorted(drawn.tolist()))
+        collate = dict(collate_fn=dict(type='default_collate'))  # as for training and testing in MMPretrain
+        loader = Runner.build_dataloader({**collate, **cfg.test_dataloader, 'dataset': dataset}, seed=seed)
+    if checkpoint is None:
+        model.init_weights()
+    else:
+        try:
+            load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f'{checkpoint} does not fit the model of {config}. Give the config with which it was trained, or '
+                f'change its model by options. {error}'
+            ) from error
+    return model.to(get_device()).eval(), loader

@@ -1,0 +1,88 @@
+"""Time the wait for data beside the step of a training, for several ways of loading, side by side.
+
+python tools/analysis_tools/data_time.py configs/resattn/attention56_cifar10.py \\
+    --data configs/_base_/datasets/cifar10_memory_bs64.py configs/_base_/datasets/cifar10_bs64.py
+"""
+
+import argparse
+import statistics
+import time
+from itertools import cycle
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.table import Table
+
+from mmresattn.apis import add_common_arguments, build_runner, load_config
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description='Time the wait for data beside the step of a training.')
+    parser.add_argument('config', help='config file of the training')
+    parser.add_argument(
+        '--data', nargs='+', required=True, help='configs whose train_dataloader and data_preprocessor are compared'
+    )
+    parser.add_argument('--iterations', type=int, default=20, help='iterations of each in every round')
+    parser.add_argument('--rounds', type=int, default=3, help='rounds, in which one comes after the other')
+    add_common_arguments(parser)
+    return parser.parse_args(argv)
+
+
+class Way:
+    """One way of loading: its batches without end, its preprocessor, and the times that were taken."""
+
+    def __init__(self, cfg: Config, device) -> None:
+        self.loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+        self.preprocessor = MODELS.build({'type': 'ClsDataPreprocessor', **cfg.data_preprocessor}).to(device)
+        self.batches = (batch for _ in cycle([0]) for batch in self.loader)
+        self.wait, self.step = [], []
+
+    def train(self, model, optim_wrapper, iterations: int, keep: bool) -> None:
+        model.data_preprocessor = self.preprocessor
+        for _ in range(iterations):
+            start = time.perf_counter()
+            batch = next(self.batches)
+            got = time.perf_counter()
+            model.train_step(batch, optim_wrapper)['loss'].item()  # waits for the device
+            if keep:
+                self.wait.append(got - start)
+                self.step.append(time.perf_counter() - start)
+
+    def alone(self, batches: int) -> float:
+        """Images a second that loading and augmentation give when no network takes them."""
+        next(self.batches)
+        start, images = time.perf_counter(), 0
+        for _ in range(batches):
+            images += self.preprocessor(next(self.batches), training=True)['inputs'].cpu().shape[0]
+        return images / (time.perf_counter() - start)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    cfg = load_config(args)
+    runner = build_runner(cfg, ['train_dataloader'])
+    runner.model.train()
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        ways = {
+            Path(path).stem: Way(Config.fromfile(path), next(runner.model.parameters()).device) for path in args.data
+        }
+        for number in range(args.rounds + 1):  # the first one warms up
+            for way in ways.values():
+                way.train(runner.model, runner.optim_wrapper, args.iterations, keep=number > 0)
+        alone = {name: way.alone(5 * args.iterations) for name, way in ways.items()}
+    table = Table(title=f'{Path(args.config).stem}, medians of {args.rounds} x {args.iterations} iterations')
+    for column in ('data', 'data_time', 'time', 'share', 'images/s of loading alone'):
+        table.add_column(column, justify='left' if column == 'data' else 'right')
+    for name, way in ways.items():
+        wait, step = statistics.median(way.wait), statistics.median(way.step)
+        share = sum(way.wait) / sum(way.step)
+        table.add_row(name, f'{wait * 1e3:.2f} ms', f'{step * 1e3:.0f} ms', f'{share:.2%}', f'{alone[name]:,.0f}')
+    Console().print(table)
+
+
+if __name__ == '__main__':
+    main()
