@@ -6,7 +6,9 @@ python tools/train.py configs/resattn/attention56_digits.py
 import argparse
 import os.path as osp
 
-from mmresattn.apis import add_common_arguments, build_runner, load_config
+from mmengine.device import get_device
+
+from mmresattn.apis import add_common_arguments, build_runner, latest_checkpoint, load_config
 
 
 def parse_args(argv=None):
@@ -32,11 +34,11 @@ def main(argv=None):
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        # MMEngine's own cannot be built there.
+        cfg.optim_wrapper.type = 'AutocastOptimWrapper' if get_device() in ('cpu', 'mps') else 'AmpOptimWrapper'
     if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        cfg.load_from = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
+        cfg.resume = cfg.load_from is not None
         if cfg.load_from and '://' not in cfg.load_from and not osp.isfile(cfg.load_from):
             raise FileNotFoundError(f'--resume: there is no checkpoint {cfg.load_from}.')
     if args.auto_scale_lr:

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-import mmresattn  # noqa: F401  (checkpoints load)
+from mmresattn.apis import latest_checkpoint
 from tests.conftest import ROOT, environment
 
 # Everything random that training knows: shuffling, augmentation in two workers, mixup in the main process.
@@ -46,6 +46,29 @@ default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, inte
 log_processor = dict(by_epoch=False)
 """
 
+# The same with images in memory, whole batches augmented in the main process, and bfloat16.
+IN_MEMORY = """
+load_pipeline = [dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]
+train_dataloader = dict(
+    batch_size=32,
+    drop_last=True,
+    collate_fn=dict(type='one_batch'),
+    sampler=dict(type='ReplaySampler', shuffle=True),
+    dataset=dict(
+        _delete_=True,
+        type='InMemory',
+        dataset=dict(type='ImageArrays', data='digits', split='train', pipeline=load_pipeline),
+    ),
+)
+data_preprocessor = dict(
+    type='BatchTransformPreprocessor',
+    batch_transforms=[dict(type='BatchRandomCrop'), dict(type='BatchRandomErasing')],
+)
+optim_wrapper = dict(type='AutocastOptimWrapper')
+train_cfg = dict(by_epoch=True, max_epochs=4, val_interval=4)
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=20))
+"""
+
 
 def write(tmp_path, text):
     path = tmp_path / 'config.py'
@@ -78,8 +101,9 @@ def finish(process):
         (EPOCHS, 'epoch_2.pth', 'epoch_4.pth'),
         (MID_EPOCH, 'iter_60.pth', 'iter_176.pth'),
         (ITERATIONS, 'iter_60.pth', 'iter_176.pth'),
+        (IN_MEMORY, 'iter_60.pth', 'iter_176.pth'),
     ],
-    ids=['epochs', 'middle-of-an-epoch', 'iterations'],
+    ids=['epochs', 'middle-of-an-epoch', 'iterations', 'in-memory'],
 )
 def test_killed_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, kind, whole, last):
     config = write(tmp_path, kind)
@@ -102,6 +126,17 @@ def test_killed_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, kind, whole, 
         [state['momentum_buffer'] for state in checkpoint['optimizer']['state'].values()] for checkpoint in (a, b)
     ]
     assert momenta[0] and all(torch.equal(x, y) for x, y in zip(*momenta))
+
+
+def test_the_newest_whole_checkpoint_is_found(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    for name in ('epoch_10.pth', 'epoch_9.pth', 'best_epoch_3.pth'):  # by time, not by name
+        torch.save(torch.rand(1000), tmp_path / name)
+    assert latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_9.pth')
+    torn = (tmp_path / 'epoch_9.pth').read_bytes()[:-100]
+    (tmp_path / 'epoch_11.pth').write_bytes(torn)
+    (tmp_path / 'last_checkpoint').write_text('')
+    assert latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_9.pth')
 
 
 DUMP = """
@@ -171,7 +206,6 @@ def test_two_processes_resume_exactly_buffers_too(tmp_path):
     [
         (['configs/resattn/attention56_imagenet.py'], r'imagenet/train, which does not exist.*\n.*one folder of image'),
         (['configs/resattn/attention56_cifar100.py'], r'cifar100/train, which does not exist'),
-        (['configs/resattn/attention56_digits.py', '--amp'], 'needs an accelerator'),
         (['configs/resattn/attention56_digits.py', '--resume', 'none.pth'], 'there is no checkpoint none.pth'),
         (['configs/resattn/attention57.py'], r'attention57.py'),
         (['configs/resattn/attention56_digits.py', '--cfg-options', 'model.backbone.arch=attention57'],
@@ -181,8 +215,6 @@ def test_two_processes_resume_exactly_buffers_too(tmp_path):
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_before_training(python, tmp_path, args, message):
-    if '--amp' in args and torch.accelerator.is_available():
-        pytest.skip('mixed precision works here')
     done = python('tools/train.py', *args[:1], '--work-dir', tmp_path, *args[1:], MMRESATTN_DATA=str(tmp_path / 'none'))
     assert done.returncode != 0 and re.search(message, done.stderr), done.stderr[-2000:]
     assert 'Epoch(train)' not in done.stdout + done.stderr
