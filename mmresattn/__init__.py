@@ -9,6 +9,7 @@ from .version import __version__
 check_stack()  # before anything that would fail for want of it
 
 from . import datasets, engine, models  # noqa: E402
+from .compat import safetensors_checkpoints  # noqa: E402, F401
 from .compat.checkpoints import allow_mmengine_checkpoints  # noqa: E402
 
 allow_mmengine_checkpoints()
