@@ -40,7 +40,10 @@ def test_every_config_says_what_it_is_and_builds(path):
     # The head of the pipeline and the sampler make every shipped training replayable, in either kind of loop. Data in
     # memory have been through a pipeline that does not draw.
     if cfg.train_dataloader.dataset.type == 'InMemory':
-        assert cfg.load_pipeline == [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+        data = cfg.train_dataloader.dataset
+        while 'dataset' in data:
+            data = data.dataset
+        assert data.pipeline == [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
     else:
         assert cfg.train_dataloader.dataset.pipeline[0].type == 'ReplaySeed'
     iter_based = cfg.train_cfg.get('type') == 'IterBasedTrainLoop'
@@ -67,8 +70,8 @@ def test_recipe_of_the_paper_for_imagenet():
 def test_data_is_looked_for_where_the_variable_says(monkeypatch, tmp_path):
     monkeypatch.setenv('MMRESATTN_DATA', str(tmp_path))
     cfg = Config.fromfile(ROOT / 'configs/resattn/attention56_cifar100.py')
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        assert Path(loader.dataset.dataset.data_root) == tmp_path / 'cifar100'
+    for dataset in (cfg.train_dataloader.dataset.dataset, cfg.val_dataloader.dataset, cfg.test_dataloader.dataset):
+        assert Path(dataset.data_root) == tmp_path / 'cifar100'
 
 
 def test_lighting_moves_colours_along_the_axes_of_rgb_and_wraps_nothing():
