@@ -51,6 +51,12 @@ class AttentionMap(nn.Module):
         watch = self.watch  # read once: another thread may close its context meanwhile
         return weight if watch is None else watch(weight)
 
+    @property
+    def watched(self) -> bool:
+        """Whether this thread records or edits what passes; else a layer need not form the map at all."""
+        watch = self.watch
+        return watch is not None and watch.active()
+
     def __getstate__(self) -> dict:
         # Copies of a model that is being watched are their own, and watch nothing.
         return {**self.__dict__, 'watch': None}
@@ -126,8 +132,9 @@ class _Edit:
 class _Recompute:
     """Does again in the backward pass what was done in the forward pass, and nothing of what was opened since."""
 
-    def __init__(self, edits: Sequence[_Edit]) -> None:
+    def __init__(self, edits: Sequence[_Edit], watched: bool) -> None:
         self.edits = edits
+        self.watched = watched
         self.thread = threading.get_ident()  # autograd may use another one than the forward pass
 
     def __call__(self, weight: Tensor) -> Tensor:
@@ -150,13 +157,19 @@ class _Watch:
         self.entries = entries
 
     def __call__(self, weight: Tensor) -> Tensor:
+        for entry in self._in_charge():
+            weight = entry(weight)
+        return weight
+
+    def active(self) -> bool:
+        return any(not isinstance(entry, _Recompute) or entry.watched for entry in self._in_charge())
+
+    def _in_charge(self) -> Sequence[Entry]:
         entries = self.entries
         if not torch.compiler.is_compiling():
             entries = [entry for entry in entries if entry.thread == threading.get_ident()]
         recomputing = [entry for entry in entries if isinstance(entry, _Recompute)]
-        for entry in recomputing[-1:] or entries:
-            weight = entry(weight)
-        return weight
+        return recomputing[-1:] or entries
 
 
 _lock = threading.Lock()
@@ -290,8 +303,9 @@ def checkpoint(module: nn.Module, x: Tensor) -> Tensor:
     """Gradient checkpointing that knows of watched maps.
 
     The recomputation runs in the backward pass, perhaps after the context that edits a map has closed, perhaps in
-    another thread. It must see the edits of the forward pass, or its gradients are those of another function; and it
-    must not be recorded a second time.
+    another thread. It must see the edits of the forward pass, or its gradients are those of another function; it must
+    take the path of the forward pass where a layer asks whether it is watched; and it must not be recorded a second
+    time.
 
     Args:
         module (nn.Module): What to run without keeping its activations.
@@ -303,14 +317,14 @@ def checkpoint(module: nn.Module, x: Tensor) -> Tensor:
     if torch.compiler.is_compiling():  # traced once with its edits; Dynamo takes no context_fn
         return torch_checkpoint(module, x, use_reentrant=False)
     thread = threading.get_ident()
-    edits = {
-        tap: [entry for entry in _entries(tap) if isinstance(entry, _Edit) and entry.thread == thread]
+    state = {
+        tap: ([entry for entry in _entries(tap) if isinstance(entry, _Edit) and entry.thread == thread], tap.watched)
         for tap in attention_maps(module).values()
     }
 
     @contextmanager
     def recomputing() -> Iterator[None]:
-        with _watching({tap: _Recompute(entries) for tap, entries in edits.items()}):
+        with _watching({tap: _Recompute(edits, watched) for tap, (edits, watched) in state.items()}):
             yield
 
     return torch_checkpoint(module, x, use_reentrant=False, context_fn=lambda: (nullcontext(), recomputing()))
