@@ -1,5 +1,6 @@
 """Plain torch modules: readable, and usable, without MMEngine's runner."""
 
+from .attention_augmented_conv import AttentionAugmentedConv
 from .attention_map import AttentionMap, attention_maps, checkpoint, edit_attention, record_attention
 from .attention_module import (
     MASK_ACTIVATIONS,
@@ -10,17 +11,22 @@ from .attention_module import (
     mixed_attention,
     spatial_attention,
 )
+from .non_local import NonLocalAttention
 from .residual_units import UNITS, InceptionUnit, PreActBottleneck, ResNeXtUnit, norm_relu
+from .squeeze_excitation import SqueezeExcitation
 
 __all__ = [
     'MASK_ACTIVATIONS',
     'UNITS',
+    'AttentionAugmentedConv',
     'AttentionMap',
     'AttentionModule',
     'InceptionUnit',
+    'NonLocalAttention',
     'PreActBottleneck',
     'ResNeXtUnit',
     'SoftMaskBranch',
+    'SqueezeExcitation',
     'attention_maps',
     'channel_attention',
     'checkpoint',

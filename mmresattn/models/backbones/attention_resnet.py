@@ -1,0 +1,282 @@
+"""ResNet and ResNeXt with attention in their blocks: SENet, non-local networks, any layer that says where it sits."""
+
+from collections.abc import Sequence
+
+from mmcv.cnn.bricks.plugin import infer_abbr
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from mmpretrain.models.backbones.resnet import BasicBlock, ResLayer, ResNet
+from mmpretrain.models.backbones.resnext import Bottleneck
+from torch import Tensor, nn
+
+from ...compat.meta_device import allow_meta_resnets
+from ..layers import checkpoint
+
+allow_meta_resnets()
+
+PLACES = {
+    'branch': 'on the residual branch, before the sum: layer(channels)',
+    'after': 'after the output of the block: layer(channels)',
+    'conv': 'instead of the 3x3 convolution (the first one of a basic block): layer(what nn.Conv2d is given)',
+}
+
+
+def attention_layer(kind: str | type[nn.Module]) -> type[nn.Module]:
+    """The class of an attention layer, which says in ``place`` where it sits.
+
+    Args:
+        kind (str | type): Its registered name, or the class.
+
+    Returns:
+        type: The class; its attribute ``place`` is a key of ``PLACES``.
+
+    Raises:
+        ValueError: If there is no such name, or the class has no such place.
+    """
+    layer = MODELS.get(kind) if isinstance(kind, str) else kind
+    if layer is None:
+        known = [name for name, part in MODELS.module_dict.items() if getattr(part, 'place', None) in PLACES]
+        raise ValueError(f'No layer named {kind!r} is registered; there are {known}.')
+    if getattr(layer, 'place', None) not in PLACES:
+        raise ValueError(
+            f'{layer.__name__} does not say where in a block it sits. Give the class an attribute `place`: '
+            + '; '.join(f'{place!r}, {meaning}' for place, meaning in PLACES.items())
+            + '.'
+        )
+    return layer
+
+
+def resolve_blocks(stages: Sequence[bool | Sequence[int]], numbers: Sequence[int]) -> list[list[int]]:
+    """The blocks that get attention.
+
+    Args:
+        stages (Sequence[bool | Sequence[int]]): For each stage True (every block), False (none) or indices of blocks;
+            negative ones count from the end. Entries past the last stage are not used.
+        numbers (Sequence[int]): Number of blocks of each stage.
+
+    Returns:
+        List[List[int]]: For each stage the indices, from 0.
+
+    Raises:
+        ValueError: If there is no entry for some stage, or an index is out of range.
+    """
+    if len(stages) < len(numbers):
+        raise ValueError(f'attention stages need one entry for each of the {len(numbers)} stages, not {stages}.')
+    blocks = []
+    for entry, number in zip(stages, numbers):
+        indices = list(range(number) if entry else ()) if isinstance(entry, bool) else list(entry)
+        if not all(-number <= index < number for index in indices):
+            raise ValueError(f'Attention of a stage of {number} blocks: from {-number} to {number - 1}, not {entry}.')
+        blocks.append([index % number for index in indices])
+    return blocks
+
+
+class AttentionPlaces:
+    """Mixin for MMPretrain's blocks: the places at which attention may sit.
+
+    Attributes:
+        main_conv (str): Name of the convolution that a layer of place ``'conv'`` replaces.
+        branch (tuple[str]): Names of the layers on the residual branch, in the order in which they run.
+        after (tuple[str]): Names of the layers after the output.
+    """
+
+    main_conv = 'conv2'
+    branch: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+    def put(self, layer: type[nn.Module], **kwargs) -> None:
+        """Build a layer into its place.
+
+        Args:
+            layer (type): Class with ``place``. It stands in the block under its ``_abbr_`` (by default its name in
+                snake case), or under that of the convolution which it replaces.
+            **kwargs: Arguments of the layer, beside those of ``PLACES``.
+
+        Raises:
+            ValueError: If the block has a layer of this name.
+        """
+        if layer.place == 'conv':
+            conv = getattr(self, self.main_conv)
+            replacement = layer(
+                conv.in_channels,
+                conv.out_channels,
+                conv.kernel_size,
+                stride=conv.stride,
+                padding=conv.padding,
+                dilation=conv.dilation,
+                groups=conv.groups,
+                bias=False,
+                **kwargs,
+            )
+            setattr(self, self.main_conv, replacement)
+            return
+        name = infer_abbr(layer)
+        if hasattr(self, name):
+            raise ValueError(f'A block cannot have two layers named {name!r}. Give them different stages or blocks.')
+        setattr(self, name, layer(self.out_channels, **kwargs))
+        setattr(self, layer.place, (*getattr(self, layer.place), name))
+
+    def _run(self, names: tuple[str, ...], x: Tensor) -> Tensor:
+        for name in names:
+            x = getattr(self, name)(x)
+        return x
+
+
+class AttentionBasicBlock(AttentionPlaces, BasicBlock):
+    """MMPretrain's block of ResNet-18 and ResNet-34, with places for attention."""
+
+    main_conv = 'conv1'
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.relu(self.norm1(self.conv1(x)))
+        h = self._run(self.branch, self.norm2(self.conv2(h)))  # N, out_channels, H / stride, W / stride, from here on
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self._run(self.after, self.relu(self.drop_path(h) + shortcut))
+
+
+class AttentionBottleneck(AttentionPlaces, Bottleneck):
+    """MMPretrain's bottleneck of ResNeXt, and of ResNet with one group, with places for attention."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.relu(self.norm1(self.conv1(x)))
+        h = self.relu(self.norm2(self.conv2(h)))
+        h = self._run(self.branch, self.norm3(self.conv3(h)))  # N, out_channels, H / stride, W / stride, from here on
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self._run(self.after, self.relu(self.drop_path(h) + shortcut))
+
+
+class AttentionResLayer(ResLayer, BaseModule):
+    """A stage. Being a BaseModule, it takes MMEngine's initialisation on to the layers in its blocks."""
+
+    def __init__(self, with_cp: bool = False, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self:
+            x = checkpoint(block, x) if self.with_cp and x.requires_grad else block(x)
+        return x
+
+
+@MODELS.register_module()
+class AttentionResNet(ResNet):
+    """MMPretrain's ResNet or ResNeXt with attention layers in its blocks.
+
+    Every layer class says in ``place`` where in a block it sits: ``'branch'`` (SqueezeExcitation), ``'after'``
+    (NonLocalAttention) or ``'conv'`` (AttentionAugmentedConv). Names of parameters are those of MMPretrain, so
+    checkpoints of its ResNet, ResNeXt, SEResNet and SEResNeXt load.
+
+    Args:
+        depth (int): 18, 34, 50, 101 or 152.
+        attention (dict | Sequence[dict], optional): Layers: ``type`` (a registered name or a class), ``stages`` and
+            the arguments of the layer. ``stages`` has for each stage True (every block), False (none) or indices of
+            blocks, of which negative ones count from the end; it defaults to every block. Defaults to None.
+        groups (int): Groups of the 3x3 convolutions; more than one makes a ResNeXt. Defaults to 1.
+        width_per_group (int): Channels of a group in the first stage, for a ResNeXt. Defaults to 4.
+        num_stages (int): Stages of the network. Defaults to 4.
+        strides (Sequence[int]): Stride of each stage. Defaults to ``(1, 2, 2, 2)``.
+        dilations (Sequence[int]): Dilation of the 3x3 convolutions of each stage. Defaults to ``(1, 1, 1, 1)``.
+        out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0; negative ones count from the
+            end. Nothing is built past the last of them. Defaults to -1.
+        frozen_stages (int): Stages that are not trained: 0 freezes the stem, 1 also the first stage, and so on; -1
+            freezes nothing. Defaults to -1.
+        caffe_pool (bool): Whether the pooling of the stem has no padding and rounds up, as in Caffe networks. Defaults
+            to False.
+        **kwargs: ``in_channels``, ``stem_channels``, ``base_channels``, ``style`` (``'caffe'`` puts the stride on the
+            first 1x1 convolution), ``deep_stem``, ``avg_down``, ``conv_cfg``, ``norm_cfg``, ``norm_eval``,
+            ``with_cp``, ``zero_init_residual``, ``drop_path_rate`` and ``init_cfg`` of MMPretrain's ResNet. With
+            ``with_cp`` blocks are recomputed in the backward pass, also with edited maps; BatchNorm then updates its
+            running statistics twice a step.
+
+    Raises:
+        ValueError: If an argument does not fit; the message says what would.
+
+    Example:
+        >>> AttentionResNet(50, dict(type='SqueezeExcitation', ratio=16))
+        >>> AttentionResNet(50, dict(type='NonLocalAttention', stages=(False, False, [-2], False)))
+    """
+
+    arch_settings = {
+        depth: (AttentionBasicBlock if block is BasicBlock else AttentionBottleneck, blocks)
+        for depth, (block, blocks) in ResNet.arch_settings.items()
+    }
+
+    def __init__(
+        self,
+        depth: int,
+        attention: dict | Sequence[dict] | None = None,
+        groups: int = 1,
+        width_per_group: int = 4,
+        num_stages: int = 4,
+        strides: Sequence[int] = (1, 2, 2, 2),
+        dilations: Sequence[int] = (1, 1, 1, 1),
+        out_indices: int | Sequence[int] = -1,
+        frozen_stages: int = -1,
+        caffe_pool: bool = False,
+        **kwargs,
+    ) -> None:
+        if depth not in self.arch_settings:
+            raise ValueError(f'depth is one of {list(self.arch_settings)}, not {depth!r}.')
+        if not len(strides) == len(dilations) == num_stages:
+            raise ValueError(f'strides and dilations need one value for each of the {num_stages} stages.')
+        if not -1 <= frozen_stages <= num_stages:
+            raise ValueError(f'frozen_stages is from -1 to {num_stages}, not {frozen_stages}.')
+        out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+        if not out_indices or not all(-num_stages <= index < num_stages for index in out_indices):
+            raise ValueError(f'out_indices are from {-num_stages} to {num_stages - 1}, not {out_indices}.')
+        block, numbers = self.arch_settings[depth]
+        if groups != 1 and block is AttentionBasicBlock:
+            raise ValueError(f'ResNet-{depth} has no groups; a ResNeXt has a depth of 50, 101 or 152.')
+        self.groups = groups
+        self.width_per_group = width_per_group
+        self.attention = []  # of (class, indices of blocks for each stage, arguments)
+        for layer in [attention] if isinstance(attention, dict) else attention or []:
+            fields = dict(layer)
+            kind, stages = attention_layer(fields.pop('type')), fields.pop('stages', (True,) * num_stages)
+            self.attention.append((kind, resolve_blocks(stages, numbers[:num_stages]), fields))
+        out_indices = sorted({index % num_stages for index in out_indices})
+        built = out_indices[-1] + 1
+        super().__init__(
+            depth,
+            num_stages=built,
+            strides=strides[:built],
+            dilations=dilations[:built],
+            out_indices=out_indices,
+            frozen_stages=min(frozen_stages, built),
+            **kwargs,
+        )
+        if caffe_pool:
+            self.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+
+    def make_res_layer(self, **kwargs) -> AttentionResLayer:
+        stage = len(self.res_layers)
+        if issubclass(kwargs['block'], Bottleneck):
+            kwargs.update(groups=self.groups, width_per_group=self.width_per_group, base_channels=self.base_channels)
+        res_layer = AttentionResLayer(**kwargs)
+        for kind, blocks, fields in self.attention:
+            for index in blocks[stage]:
+                res_layer[index].put(kind, **fields)
+        return res_layer
+
+    def train(self, mode: bool = True) -> 'AttentionResNet':
+        """Set the training mode; frozen stages, and BatchNorm with ``norm_eval``, stay in evaluation mode."""
+        super().train(mode)
+        return self
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter for layer-wise learning-rate decay.
+
+        The stem is 0, each block is one more, and whatever stands outside of the prefix is the deepest.
+
+        Args:
+            param_name (str): Name of the parameter in the whole model.
+            prefix (str): Name of this backbone in it, such as ``'backbone.'``. Defaults to ''.
+
+        Returns:
+            Tuple[int, int]: Depth of the parameter and number of depths.
+        """
+        blocks = [f'{stage}.{index}' for stage in self.res_layers for index in range(len(getattr(self, stage)))]
+        if not param_name.startswith(prefix):
+            return len(blocks) + 1, len(blocks) + 2
+        block = '.'.join(param_name[len(prefix) :].split('.')[:2])
+        return blocks.index(block) + 1 if block in blocks else 0, len(blocks) + 2

@@ -1,0 +1,276 @@
+"""Networks for 32x32 images on which the Attention Branch Network was tried, and which MMPretrain lacks.
+
+They are three stages each. ResNet and ResNeXt are MMPretrain's with other numbers of blocks; Wide ResNet (Zagoruyko and
+Komodakis, arXiv:1605.07146) and DenseNet-BC (Huang et al., arXiv:1608.06993) are built of its blocks where it has them.
+"""
+
+from collections.abc import Sequence
+
+from mmengine.registry import MODELS
+from mmpretrain.models.backbones import ResNet_CIFAR, ResNeXt
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from mmpretrain.models.backbones.densenet import DenseBlock, DenseTransition
+from mmpretrain.models.backbones.resnet import BasicBlock, Bottleneck
+from mmpretrain.models.backbones.resnext import Bottleneck as GroupedBottleneck
+from torch import Tensor, nn
+
+from ..layers import norm_relu
+
+
+def _blocks(name: str, depth: int, step: int, rest: int) -> int:
+    """Blocks of each of the three stages of a network of ``step * blocks + rest`` layers."""
+    if depth <= rest or (depth - rest) % step:
+        raise ValueError(f'The depth of a {name} is {step}n + {rest} with n of at least 1, not {depth}.')
+    return (depth - rest) // step
+
+
+@MODELS.register_module()
+class CIFARResNet(ResNet_CIFAR):
+    """ResNet of three stages (He et al., 2016, section 4.2) as in the code of the Attention Branch Network.
+
+    From depth 44 on its blocks are bottlenecks, though the depth is still counted as if they had two layers:
+    "ResNet-110" has 18 bottlenecks a stage, that is 164 layers.
+
+    Args:
+        depth (int): ``6n + 2``: 20, 32, 44, 56, 110 and so on.
+        num_stages (int): How many of the three stages. Defaults to 3.
+        strides (Sequence[int]): Of each stage. Defaults to (1, 2, 2).
+        dilations (Sequence[int]): Of each stage. Defaults to (1, 1, 1).
+        out_indices (Sequence[int]): Stages whose outputs are returned. Defaults to (2,).
+        stem_channels (int): Channels of the stem. Defaults to 16.
+        base_channels (int): Width of the first stage's blocks, doubled in each next one. Defaults to 16.
+        zero_init_residual (bool): Whether the last normalisation of each block starts at 0. Defaults to False.
+        **kwargs: See MMPretrain's ``ResNet_CIFAR``.
+
+    Raises:
+        ValueError: If there is no network of this depth.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        num_stages: int = 3,
+        strides: Sequence[int] = (1, 2, 2),
+        dilations: Sequence[int] = (1, 1, 1),
+        out_indices: Sequence[int] = (2,),
+        stem_channels: int = 16,
+        base_channels: int = 16,
+        zero_init_residual: bool = False,
+        **kwargs,
+    ) -> None:
+        n = _blocks('CIFARResNet', depth, 6, 2)
+        self.arch_settings = {depth: (Bottleneck if depth >= 44 else BasicBlock, (n, n, n))}
+        super().__init__(
+            depth,
+            num_stages=num_stages,
+            strides=strides,
+            dilations=dilations,
+            out_indices=out_indices,
+            stem_channels=stem_channels,
+            base_channels=base_channels,
+            zero_init_residual=zero_init_residual,
+            **kwargs,
+        )
+
+
+@MODELS.register_module()
+class CIFARResNeXt(ResNeXt, ResNet_CIFAR):
+    """ResNeXt of three stages (Xie et al., arXiv:1611.05431, section 5.3): 256, 512 and 1024 channels.
+
+    Args:
+        depth (int): ``9n + 2``. Defaults to 29.
+        groups (int): Groups of the 3x3 convolutions. Defaults to 8.
+        width_per_group (int): Their width in the first stage. Defaults to 64.
+        num_stages (int): How many of the three stages. Defaults to 3.
+        strides (Sequence[int]): Of each stage. Defaults to (1, 2, 2).
+        dilations (Sequence[int]): Of each stage. Defaults to (1, 1, 1).
+        out_indices (Sequence[int]): Stages whose outputs are returned. Defaults to (2,).
+        zero_init_residual (bool): Whether the last normalisation of each block starts at 0. Defaults to False.
+        **kwargs: See MMPretrain's ``ResNet_CIFAR``.
+
+    Raises:
+        ValueError: If there is no network of this depth.
+    """
+
+    def __init__(
+        self,
+        depth: int = 29,
+        groups: int = 8,
+        width_per_group: int = 64,
+        num_stages: int = 3,
+        strides: Sequence[int] = (1, 2, 2),
+        dilations: Sequence[int] = (1, 1, 1),
+        out_indices: Sequence[int] = (2,),
+        zero_init_residual: bool = False,
+        **kwargs,
+    ) -> None:
+        n = _blocks('CIFARResNeXt', depth, 9, 2)
+        self.arch_settings = {depth: (GroupedBottleneck, (n, n, n))}
+        super().__init__(
+            depth,
+            groups,
+            width_per_group,
+            num_stages=num_stages,
+            strides=strides,
+            dilations=dilations,
+            out_indices=out_indices,
+            zero_init_residual=zero_init_residual,
+            **kwargs,
+        )
+
+
+class _PreActNet(BaseBackbone):
+    """A convolution, then ``stage1`` to ``stage3``; the last one is followed by ``norm``, a normalisation and a ReLU.
+
+    Subclasses fill in the stages that :meth:`_built` names.
+    """
+
+    def __init__(
+        self, in_channels: int, stem_channels: int, out_indices: int | Sequence[int], init_cfg: dict | list | None
+    ) -> None:
+        super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
+        out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+        if not out_indices or not all(-3 <= index < 3 for index in out_indices):
+            raise ValueError(f'out_indices are from -3 to 2: there are three stages; got {out_indices}.')
+        self.out_indices = sorted({index % 3 for index in out_indices})
+        self.stem = nn.Conv2d(in_channels, stem_channels, 3, padding=1, bias=False)
+
+    def _built(self) -> range:
+        """Stages that are built: none past the last one that is returned."""
+        return range(self.out_indices[-1] + 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Features of an image.
+
+        Args:
+            x (Tensor): Images (N, in_channels, H, W).
+
+        Returns:
+            tuple[Tensor]: For each of ``out_indices`` the features (N, channels, H / stride, W / stride), of earlier
+            stages as raw sums.
+        """
+        x = self.stem(x)
+        outs = []
+        for i in self._built():
+            x = getattr(self, f'stage{i + 1}')(x)
+            if i in self.out_indices:
+                outs.append(self.norm(x) if i == 2 else x)
+        return tuple(outs)
+
+
+INIT = (
+    dict(type='Kaiming', layer='Conv2d'),
+    dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
+)
+
+
+class WideUnit(nn.Module):
+    """Pre-activation unit of two 3x3 convolutions, with dropout between them (Wide ResNet, figure 1d)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, drop_rate: float, norm_cfg: dict) -> None:
+        super().__init__()
+        self.norm1 = norm_relu(norm_cfg, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.norm2 = norm_relu(norm_cfg, out_channels)
+        self.dropout = nn.Dropout(drop_rate)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.shortcut = None
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm1(x)
+        shortcut = x if self.shortcut is None else self.shortcut(h)
+        h = self.norm2(self.conv1(h))
+        return self.conv2(self.dropout(h)) + shortcut
+
+
+@MODELS.register_module()
+class CIFARWideResNet(_PreActNet):
+    """Wide ResNet: 16k, 32k and 64k channels at strides 1, 2 and 4.
+
+    Args:
+        depth (int): ``6n + 4``. Defaults to 28.
+        widen_factor (int): k, at least 1. Defaults to 10.
+        drop_rate (float): Dropout in the units, in [0, 1]. Defaults to 0.3.
+        strides (Sequence[int]): Of each stage. Defaults to (1, 2, 2).
+        out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0; negative ones count from the end.
+            Nothing is built past the last of them. Defaults to -1.
+        in_channels (int): Channels of the image. Defaults to 3.
+        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
+        init_cfg (dict | list[dict], optional): Initialisation. Defaults to Kaiming's by fan-out and ones for the
+            normalisations.
+
+    Raises:
+        ValueError: If there is no network of this depth, or an index of a stage is out of range.
+    """
+
+    def __init__(
+        self,
+        depth: int = 28,
+        widen_factor: int = 10,
+        drop_rate: float = 0.3,
+        strides: Sequence[int] = (1, 2, 2),
+        out_indices: int | Sequence[int] = -1,
+        in_channels: int = 3,
+        norm_cfg: dict = dict(type='BN'),
+        init_cfg: dict | list | None = INIT,
+    ) -> None:
+        super().__init__(in_channels, 16, out_indices, init_cfg)
+        n = _blocks('CIFARWideResNet', depth, 6, 4)
+        self.strides = tuple(strides)
+        channels = 16
+        for i in self._built():
+            width = 16 * widen_factor * 2**i
+            units = [WideUnit(channels, width, strides[i], drop_rate, norm_cfg)]
+            units += [WideUnit(width, width, 1, drop_rate, norm_cfg) for _ in range(n - 1)]
+            self.add_module(f'stage{i + 1}', nn.Sequential(*units))
+            channels = width
+            if i == 2:
+                self.norm = norm_relu(norm_cfg, width)
+
+
+@MODELS.register_module()
+class CIFARDenseNet(_PreActNet):
+    """DenseNet-BC: dense blocks of bottlenecks, and transitions that halve channels and size.
+
+    A transition belongs to the stage before it, so that the last stage is a dense block of stride 1.
+
+    Args:
+        depth (int): ``6n + 4``. Defaults to 100.
+        growth_rate (int): Channels that each layer adds, k. Defaults to 12.
+        drop_rate (float): Dropout after each layer, in [0, 1]. Defaults to 0.
+        out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0; negative ones count from the end.
+            Nothing is built past the last of them. Defaults to -1.
+        in_channels (int): Channels of the image. Defaults to 3.
+        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
+        init_cfg (dict | list[dict], optional): Initialisation. Defaults to Kaiming's by fan-out and ones for the
+            normalisations.
+
+    Raises:
+        ValueError: If there is no network of this depth, or an index of a stage is out of range.
+    """
+
+    def __init__(
+        self,
+        depth: int = 100,
+        growth_rate: int = 12,
+        drop_rate: float = 0.0,
+        out_indices: int | Sequence[int] = -1,
+        in_channels: int = 3,
+        norm_cfg: dict = dict(type='BN'),
+        init_cfg: dict | list | None = INIT,
+    ) -> None:
+        super().__init__(in_channels, 2 * growth_rate, out_indices, init_cfg)
+        n = _blocks('CIFARDenseNet', depth, 6, 4)
+        channels = 2 * growth_rate
+        for i in self._built():
+            block = DenseBlock(n, channels, bn_size=4, growth_rate=growth_rate, norm_cfg=norm_cfg, drop_rate=drop_rate)
+            channels += n * growth_rate
+            if i == 2:
+                self.stage3 = block
+                self.norm = norm_relu(norm_cfg, channels)
+            else:
+                transition = DenseTransition(channels, channels // 2, norm_cfg)
+                self.add_module(f'stage{i + 1}', nn.Sequential(block, transition))
+                channels //= 2

@@ -1,0 +1,240 @@
+"""SE-BN-Inception: BN-Inception (Ioffe and Szegedy, 2015) with Squeeze-and-Excitation (Hu et al., CVPR 2018)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from mmengine.registry import MODELS
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..layers import SqueezeExcitation, checkpoint
+
+# The official network, one row a module: widths of the branches 1x1; 1x1, 3x3; 1x1, 3x3, 3x3; and the pooling with the
+# width of its 1x1 projection. A module without the 1x1 branch and the projection has stride 2 and starts a stage.
+STAGES = (
+    {
+        '3a': (64, (64, 64), (64, 96, 96), ('avg', 32)),
+        '3b': (64, (64, 96), (64, 96, 96), ('avg', 64)),
+    },
+    {
+        '3c': (None, (128, 160), (64, 96, 96), ('max', None)),
+        '4a': (224, (64, 96), (96, 128, 128), ('avg', 128)),
+        '4b': (192, (96, 128), (96, 128, 128), ('avg', 128)),
+        '4c': (160, (128, 160), (128, 160, 160), ('avg', 128)),
+        '4d': (96, (128, 192), (160, 192, 192), ('avg', 128)),
+    },
+    {
+        '4e': (None, (128, 192), (192, 256, 256), ('max', None)),
+        '5a': (352, (192, 320), (160, 224, 224), ('avg', 128)),
+        '5b': (352, (192, 320), (192, 224, 224), ('max', 128)),
+    },
+)
+MIN_SIZE = 7  # two poolings without padding
+
+
+def conv_norm_relu(in_channels: int, out_channels: int, kernel: int, stride: int, norm_cfg: dict) -> nn.Sequential:
+    """Convolution without bias that keeps the size but for its stride, normalisation and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False),
+        build_norm_layer(norm_cfg, out_channels)[1],
+        nn.ReLU(inplace=True),
+    )
+
+
+class InceptionModule(nn.Module):
+    """Inception module with Squeeze-and-Excitation on its joined output.
+
+    Args:
+        in_channels (int): Channels of the input.
+        row (tuple): Widths as in ``STAGES``.
+        ratio (int, optional): Reduction ratio of Squeeze-and-Excitation, None for a module without. Defaults to 16.
+        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
+
+    Attributes:
+        out_channels (int): Channels of the output.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        row: tuple,
+        ratio: int | None = 16,
+        norm_cfg: dict = dict(type='BN'),
+    ) -> None:
+        super().__init__()
+        one, two, three, (self.pooling, projection) = row
+        self.stride = 2 if one is None else 1
+
+        def branch(widths: Sequence[int]) -> nn.Sequential:
+            """A 1x1 convolution and 3x3 convolutions, of which the last has the stride."""
+            inputs = (in_channels, *widths)
+            return nn.Sequential(
+                *(
+                    conv_norm_relu(
+                        inputs[i],
+                        width,
+                        kernel=3 if i else 1,
+                        stride=self.stride if i == len(widths) - 1 else 1,
+                        norm_cfg=norm_cfg,
+                    )
+                    for i, width in enumerate(widths)
+                )
+            )
+
+        self.branch1 = None if one is None else branch([one])
+        self.branch2 = branch(two)
+        self.branch3 = branch(three)
+        self.branch4 = nn.Identity() if projection is None else branch([projection])
+        self.out_channels = (one or 0) + two[-1] + three[-1] + (projection or in_channels)
+        # Hidden widths of exactly C / ratio: MMPretrain's rounding to 8 would change all but those of 3a, 5a and 5b.
+        self.se_layer = nn.Identity() if ratio is None else SqueezeExcitation(self.out_channels, None, ratio, divisor=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = [] if self.branch1 is None else [self.branch1(x)]
+        branches += [self.branch2(x), self.branch3(x), self.branch4(self._pool(x))]
+        return self.se_layer(torch.cat(branches, 1))  # N, out_channels, H / stride, W / stride
+
+    def _pool(self, x: Tensor) -> Tensor:
+        if self.stride == 1:
+            pool = F.avg_pool2d if self.pooling == 'avg' else F.max_pool2d
+            return pool(x, 3, stride=1, padding=1)
+        # No padding, as in the official network, which meets even sizes only. Odd ones need it to give the size that
+        # the convolutions give.
+        return F.max_pool2d(x, 3, stride=2, padding=(x.shape[2] % 2, x.shape[3] % 2), ceil_mode=True)
+
+
+@MODELS.register_module()
+class SEBNInception(BaseBackbone):
+    """SE-BN-Inception, the graph of the official prototxt file: 10,906,622 parameters, 2.03 G multiply-adds at 224.
+
+    Args:
+        ratio (int, optional): Reduction ratio r; the hidden width of a module of C channels is C / r. None is
+            BN-Inception. Defaults to 16.
+        in_channels (int): Channels of the input image. Defaults to 3.
+        out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0: 320, 608 and 1024 channels at
+            strides 8, 16 and 32; negative ones count from the end. Nothing is built past the last of them. Defaults
+            to -1.
+        frozen_stages (int): Stages that are not trained: 0 freezes the stem, 1 also the first stage, and so on; -1
+            freezes nothing. Defaults to -1.
+        norm_eval (bool): Whether BatchNorm layers stay in evaluation mode in training. Defaults to False.
+        with_cp (bool): Whether to save memory by recomputing the modules in the backward pass; BatchNorm then updates
+            its running statistics twice a step. Defaults to False.
+        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN', requires_grad=True)``.
+        init_cfg (dict | list[dict], optional): Initialisation. Defaults to Kaiming's ("MSRA", as in the paper) of the
+            convolutions, and ones for the normalisations.
+
+    Raises:
+        ValueError: If an argument does not fit; the message says what would.
+    """
+
+    def __init__(
+        self,
+        ratio: int | None = 16,
+        in_channels: int = 3,
+        out_indices: int | Sequence[int] = -1,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        norm_cfg: dict = dict(type='BN', requires_grad=True),
+        init_cfg: dict | list | None = (
+            dict(type='Kaiming', layer='Conv2d'),
+            dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
+        ),
+    ) -> None:
+        super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
+        n = len(STAGES)
+        out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+        if not out_indices or not all(-n <= index < n for index in out_indices):
+            raise ValueError(f'out_indices are from {-n} to {n - 1}, not {out_indices}.')
+        if not -1 <= frozen_stages <= n:
+            raise ValueError(f'frozen_stages is from -1 to {n}, not {frozen_stages}.')
+        if ratio is not None and not 1 <= ratio <= 256:  # the narrowest module gives 256 channels
+            raise ValueError(f'ratio is from 1 to 256, or None for BN-Inception, not {ratio}.')
+        self.in_channels = in_channels
+        self.out_indices = sorted({index % n for index in out_indices})
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+
+        self.stem = nn.Sequential(
+            conv_norm_relu(in_channels, 64, 7, 2, norm_cfg),
+            nn.MaxPool2d(3, stride=2, ceil_mode=True),
+            conv_norm_relu(64, 64, 1, 1, norm_cfg),
+            conv_norm_relu(64, 192, 3, 1, norm_cfg),
+            nn.MaxPool2d(3, stride=2, ceil_mode=True),
+        )
+        self.stages = []
+        channels = 192
+        for i, rows in enumerate(STAGES[: self.out_indices[-1] + 1]):
+            stage = nn.Sequential()
+            for name, row in rows.items():
+                module = InceptionModule(channels, row, ratio, norm_cfg)
+                stage.add_module(name, module)
+                channels = module.out_channels
+            self.add_module(f'stage{i + 1}', stage)
+            self.stages.append(f'stage{i + 1}')
+        self._freeze_stages()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Features of an image.
+
+        Args:
+            x (Tensor): Images (N, in_channels, H, W), H and W at least 7.
+
+        Returns:
+            tuple[Tensor]: For each of ``out_indices`` the features (N, 320, H / 8, W / 8), (N, 608, H / 16, W / 16) or
+            (N, 1024, H / 32, W / 32).
+
+        Raises:
+            ValueError: If the shape does not fit.
+        """
+        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < MIN_SIZE:
+            raise ValueError(
+                f'Expected images of shape (N, {self.in_channels}, H, W), H and W at least {MIN_SIZE}, '
+                f'got {tuple(x.shape)}.'
+            )
+        x = self.stem(x)
+        outs = []
+        for i, name in enumerate(self.stages):
+            for module in getattr(self, name):
+                x = checkpoint(module, x) if self.with_cp and x.requires_grad else module(x)
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    def _freeze_stages(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        for name in ['stem', *self.stages[: self.frozen_stages]]:
+            getattr(self, name).eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'SEBNInception':
+        """Set the training mode; frozen stages, and BatchNorm with ``norm_eval``, stay in evaluation mode."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter for layer-wise learning-rate decay.
+
+        The stem is 0, each module is one more, and whatever stands outside of the prefix is the deepest.
+
+        Args:
+            param_name (str): Name of the parameter in the whole model.
+            prefix (str): Name of this backbone in it, such as ``'backbone.'``. Defaults to ''.
+
+        Returns:
+            Tuple[int, int]: Depth of the parameter and number of depths.
+        """
+        modules = [f'{stage}.{name}' for stage in self.stages for name, _ in getattr(self, stage).named_children()]
+        if not param_name.startswith(prefix):
+            return len(modules) + 1, len(modules) + 2
+        module = '.'.join(param_name[len(prefix) :].split('.')[:2])
+        return modules.index(module) + 1 if module in modules else 0, len(modules) + 2

@@ -1,0 +1,153 @@
+"""Attention-augmented convolution with relative positions (Bello et al., ICCV 2019, arXiv:1904.09925)."""
+
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from .attention_map import AttentionMap
+
+
+def relative_logits(queries: Tensor, table: Tensor) -> Tensor:
+    """Products of queries with the embedding of how far away each key is along one axis (section 3.2.1).
+
+    Args:
+        queries (Tensor): (..., S, d), where S runs along that axis.
+        table (Tensor): (2S - 1, d), one embedding for each distance from -(S - 1) to S - 1.
+
+    Returns:
+        Tensor: (..., S, S), position of the query by position of the key.
+    """
+    size = queries.shape[-2]
+    place = torch.arange(size, device=queries.device)
+    distances = table[place - place[:, None] + size - 1]  # S, S, d: key minus query
+    return torch.einsum('...id,ijd->...ij', queries, distances)
+
+
+@MODELS.register_module()
+class AttentionAugmentedConv(nn.Module):
+    """A convolution some of whose output channels are self-attention over all positions: ``[conv(x), attention(x)]``.
+
+    Queries, keys and values come from one 1x1 convolution. The weights are the softmax over keys of
+    ``q.k + q.r_w[distance in x] + q.r_h[distance in y]`` with scaled queries; the tables ``r_w`` and ``r_h`` are shared
+    by the heads. They belong to maps of ``size``; at any other size they are interpolated along the distance, so that
+    a distance keeps its meaning relative to the image. There is no official code; widths that are rounded down to
+    multiples of the heads, and convolutions without biases, give the paper's numbers of parameters.
+
+    The attention passes the :class:`AttentionMap` ``map``, pairwise (N, heads, Q, K) over the positions at which it
+    runs. It is formed in any case: the relative logits have that shape themselves.
+
+    Args:
+        in_channels (int): Channels of the input.
+        out_channels (int): Channels of the output F.
+        kernel_size (int | tuple[int]): Of the convolution.
+        stride (int | tuple[int]): Of the convolution; the input of the attention is averaged (3x3) by the same stride.
+            Defaults to 1.
+        padding (int | tuple[int]): Of the convolution. Defaults to 0.
+        dilation (int | tuple[int]): Of the convolution. Defaults to 1.
+        groups (int): Of the convolution. Defaults to 1.
+        bias (bool): Of the convolution. Defaults to False.
+        heads (int): Heads. Defaults to 8.
+        kappa (float): Keys d_k as a share of F; at least ``min_head_keys`` a head. Defaults to 0.2.
+        upsilon (float): Values d_v as a share of F, in [0, 1]: the channels that attention gives. Defaults to 0.1.
+        min_head_keys (int): Smallest d_k of one head. Defaults to 20.
+        size (int): Height and width of the map on which the attention runs, for which the tables are made. Defaults to
+            14.
+        pool (bool): Whether attention runs at half of the resolution and is interpolated back, as in the 28x28 stage
+            of ResNets for ImageNet. Defaults to False.
+
+    Raises:
+        ValueError: If an argument does not fit.
+    """
+
+    place = 'conv'
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = False,
+        heads: int = 8,
+        kappa: float = 0.2,
+        upsilon: float = 0.1,
+        min_head_keys: int = 20,
+        size: int = 14,
+        pool: bool = False,
+    ) -> None:
+        super().__init__()
+        if heads < 1 or size < 1 or not 0 <= upsilon <= 1 or kappa < 0:
+            raise ValueError(
+                'heads and size are at least 1, upsilon is from 0 to 1 and kappa at least 0; got '
+                f'heads={heads}, size={size}, upsilon={upsilon}, kappa={kappa}.'
+            )
+        self.heads = heads
+        self.strides = [stride, 2] if pool else [stride]
+        self.keys = max(min_head_keys, int(kappa * out_channels / heads)) * heads
+        self.values = int(upsilon * out_channels / heads) * heads
+        if upsilon and not self.values:
+            raise ValueError(
+                f'{heads} heads cannot share {upsilon} of {out_channels} channels: take fewer heads or a larger '
+                'upsilon; upsilon=0 is the plain convolution.'
+            )
+        convolved = out_channels - self.values
+        self.conv = None
+        if convolved:
+            self.conv = nn.Conv2d(in_channels, convolved, kernel_size, stride, padding, dilation, groups, bias)
+        if self.values:
+            self.qkv = nn.Conv2d(in_channels, 2 * self.keys + self.values, 1, bias=False)
+            self.out = nn.Conv2d(self.values, self.values, 1, bias=False)
+            head_keys = self.keys // heads
+            self.relative_width = nn.Parameter(torch.randn(2 * size - 1, head_keys) * head_keys**-0.5)
+            self.relative_height = nn.Parameter(torch.randn(2 * size - 1, head_keys) * head_keys**-0.5)
+            self.map = AttentionMap('pairwise')
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve, attend and join.
+
+        Args:
+            x (Tensor): Features (N, in_channels, H, W).
+
+        Returns:
+            Tensor: (N, out_channels, H / stride, W / stride).
+        """
+        if not self.values:
+            return self.conv(x)
+        attended = x
+        for stride in self.strides:
+            if stride not in (1, (1, 1)):
+                attended = F.avg_pool2d(attended, 3, stride, padding=1, count_include_pad=False)
+        attended = self.attention(attended)
+        if self.conv is None:
+            return attended
+        convolved = self.conv(x)
+        if attended.shape[2:] != convolved.shape[2:]:
+            attended = F.interpolate(attended, convolved.shape[2:], mode='bilinear', align_corners=False)
+        return torch.cat([convolved, attended], dim=1)
+
+    def attention(self, x: Tensor) -> Tensor:
+        """Multi-head self-attention of features (N, in_channels, H, W): (N, d_v, H, W)."""
+        n, _, height, width = x.shape
+        q, k, v = (
+            part.unflatten(1, (self.heads, -1)).flatten(3).transpose(2, 3)  # N, heads, H * W, d
+            for part in self.qkv(x).split([self.keys, self.keys, self.values], dim=1)
+        )
+        q = q * q.shape[-1] ** -0.5
+        grid = q.unflatten(2, (height, width))  # N, heads, H, W, d
+        along_x = relative_logits(grid, self._table(self.relative_width, width))  # N, heads, H, W, W'
+        along_y = relative_logits(grid.transpose(2, 3), self._table(self.relative_height, height))  # N, heads, W, H, H'
+        relative = along_y.transpose(2, 3)[..., None] + along_x[..., None, :]  # N, heads, H, W, H', W'
+        logits = q @ k.transpose(2, 3) + relative.flatten(4).flatten(2, 3)
+        weights = self.map(logits.softmax(-1))  # N, heads, Q, K
+        attended = (weights @ v).transpose(2, 3).reshape(n, self.values, height, width)
+        return self.out(attended)
+
+    def _table(self, table: Tensor, size: int) -> Tensor:
+        """Embeddings (2 * size - 1, d) of the distances on a map of that size."""
+        if len(table) == 2 * size - 1:
+            return table
+        return F.interpolate(table.T[None], 2 * size - 1, mode='linear', align_corners=True)[0].T
