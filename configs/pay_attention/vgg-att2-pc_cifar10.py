@@ -1,7 +1,7 @@
 """VGG-att2-concat-pc on CIFAR-10: 19,720,780 parameters.
 
 Attention over layers 10 and 13, scored by <u, l + g>; both together are classified.
-Paper: 5.23 % error (from memory, not compared with the print).
+Paper: 5.23 % error (as quoted by others, not checked against the print).
 Data: data/cifar10/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 
     python tools/train.py configs/pay_attention/vgg-att2-pc_cifar10.py

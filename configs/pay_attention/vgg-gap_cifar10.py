@@ -1,7 +1,7 @@
 """VGG-GAP on CIFAR-10: 14,728,266 parameters.
 
 The baseline for class activation maps: global average pooling after layer 13.
-Paper: 9.87 % error (from memory, not compared with the print).
+Paper: 9.87 % error (as quoted by others, not checked against the print).
 Data: data/cifar10/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 
     python tools/train.py configs/pay_attention/vgg-gap_cifar10.py

@@ -1,7 +1,7 @@
 """VGG-GAP on CIFAR-100: 14,774,436 parameters.
 
 The baseline for class activation maps: global average pooling after layer 13.
-Paper: 31.77 % error (from memory, not compared with the print).
+Paper: 31.77 % error (as quoted by others, not checked against the print).
 Data: data/cifar100/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 
     python tools/train.py configs/pay_attention/vgg-gap_cifar100.py

@@ -1,7 +1,7 @@
 """VGG on CIFAR-10: 14,991,946 parameters.
 
 The baseline without attention.
-Paper: 7.77 % error (from memory, not compared with the print).
+Paper: 7.77 % error (as quoted by others, not checked against the print).
 Data: data/cifar10/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 
     python tools/train.py configs/pay_attention/vgg_cifar10.py
