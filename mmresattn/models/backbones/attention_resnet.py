@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from mmcv.cnn.bricks.plugin import infer_abbr
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from mmpretrain.models.backbones.resnet import BasicBlock, ResLayer, ResNet
@@ -11,115 +10,9 @@ from torch import Tensor, nn
 
 from ...compat.meta_device import allow_meta_resnets
 from ..layers import checkpoint
+from .attention_places import AttentionPlaces, resolve_attention
 
 allow_meta_resnets()
-
-PLACES = {
-    'branch': 'on the residual branch, before the sum: layer(channels)',
-    'after': 'after the output of the block: layer(channels)',
-    'conv': 'instead of the 3x3 convolution (the first one of a basic block): layer(what nn.Conv2d is given)',
-}
-
-
-def attention_layer(kind: str | type[nn.Module]) -> type[nn.Module]:
-    """The class of an attention layer, which says in ``place`` where it sits.
-
-    Args:
-        kind (str | type): Its registered name, or the class.
-
-    Returns:
-        type: The class; its attribute ``place`` is a key of ``PLACES``.
-
-    Raises:
-        ValueError: If there is no such name, or the class has no such place.
-    """
-    layer = MODELS.get(kind) if isinstance(kind, str) else kind
-    if layer is None:
-        known = [name for name, part in MODELS.module_dict.items() if getattr(part, 'place', None) in PLACES]
-        raise ValueError(f'No layer named {kind!r} is registered; there are {known}.')
-    if getattr(layer, 'place', None) not in PLACES:
-        raise ValueError(
-            f'{layer.__name__} does not say where in a block it sits. Give the class an attribute `place`: '
-            + '; '.join(f'{place!r}, {meaning}' for place, meaning in PLACES.items())
-            + '.'
-        )
-    return layer
-
-
-def resolve_blocks(stages: Sequence[bool | Sequence[int]], numbers: Sequence[int]) -> list[list[int]]:
-    """The blocks that get attention.
-
-    Args:
-        stages (Sequence[bool | Sequence[int]]): For each stage True (every block), False (none) or indices of blocks;
-            negative ones count from the end. Entries past the last stage are not used.
-        numbers (Sequence[int]): Number of blocks of each stage.
-
-    Returns:
-        List[List[int]]: For each stage the indices, from 0.
-
-    Raises:
-        ValueError: If there is no entry for some stage, or an index is out of range.
-    """
-    if len(stages) < len(numbers):
-        raise ValueError(f'attention stages need one entry for each of the {len(numbers)} stages, not {stages}.')
-    blocks = []
-    for entry, number in zip(stages, numbers):
-        indices = list(range(number) if entry else ()) if isinstance(entry, bool) else list(entry)
-        if not all(-number <= index < number for index in indices):
-            raise ValueError(f'Attention of a stage of {number} blocks: from {-number} to {number - 1}, not {entry}.')
-        blocks.append([index % number for index in indices])
-    return blocks
-
-
-class AttentionPlaces:
-    """Mixin for MMPretrain's blocks: the places at which attention may sit.
-
-    Attributes:
-        main_conv (str): Name of the convolution that a layer of place ``'conv'`` replaces.
-        branch (tuple[str]): Names of the layers on the residual branch, in the order in which they run.
-        after (tuple[str]): Names of the layers after the output.
-    """
-
-    main_conv = 'conv2'
-    branch: tuple[str, ...] = ()
-    after: tuple[str, ...] = ()
-
-    def put(self, layer: type[nn.Module], **kwargs) -> None:
-        """Build a layer into its place.
-
-        Args:
-            layer (type): Class with ``place``. It stands in the block under its ``_abbr_`` (by default its name in
-                snake case), or under that of the convolution which it replaces.
-            **kwargs: Arguments of the layer, beside those of ``PLACES``.
-
-        Raises:
-            ValueError: If the block has a layer of this name.
-        """
-        if layer.place == 'conv':
-            conv = getattr(self, self.main_conv)
-            replacement = layer(
-                conv.in_channels,
-                conv.out_channels,
-                conv.kernel_size,
-                stride=conv.stride,
-                padding=conv.padding,
-                dilation=conv.dilation,
-                groups=conv.groups,
-                bias=False,
-                **kwargs,
-            )
-            setattr(self, self.main_conv, replacement)
-            return
-        name = infer_abbr(layer)
-        if hasattr(self, name):
-            raise ValueError(f'A block cannot have two layers named {name!r}. Give them different stages or blocks.')
-        setattr(self, name, layer(self.out_channels, **kwargs))
-        setattr(self, layer.place, (*getattr(self, layer.place), name))
-
-    def _run(self, names: tuple[str, ...], x: Tensor) -> Tensor:
-        for name in names:
-            x = getattr(self, name)(x)
-        return x
 
 
 class AttentionBasicBlock(AttentionPlaces, BasicBlock):
@@ -229,11 +122,7 @@ class AttentionResNet(ResNet):
             raise ValueError(f'ResNet-{depth} has no groups; a ResNeXt has a depth of 50, 101 or 152.')
         self.groups = groups
         self.width_per_group = width_per_group
-        self.attention = []  # of (class, indices of blocks for each stage, arguments)
-        for layer in [attention] if isinstance(attention, dict) else attention or []:
-            fields = dict(layer)
-            kind, stages = attention_layer(fields.pop('type')), fields.pop('stages', (True,) * num_stages)
-            self.attention.append((kind, resolve_blocks(stages, numbers[:num_stages]), fields))
+        self.attention = resolve_attention(attention, numbers[:num_stages])
         out_indices = sorted({index % num_stages for index in out_indices})
         built = out_indices[-1] + 1
         super().__init__(
@@ -253,9 +142,9 @@ class AttentionResNet(ResNet):
         if issubclass(kwargs['block'], Bottleneck):
             kwargs.update(groups=self.groups, width_per_group=self.width_per_group, base_channels=self.base_channels)
         res_layer = AttentionResLayer(**kwargs)
-        for kind, blocks, fields in self.attention:
+        for layer, blocks, fields in self.attention:
             for index in blocks[stage]:
-                res_layer[index].put(kind, **fields)
+                res_layer[index].put(layer, **fields)
         return res_layer
 
     def train(self, mode: bool = True) -> 'AttentionResNet':

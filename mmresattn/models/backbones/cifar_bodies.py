@@ -6,15 +6,16 @@ Komodakis, arXiv:1605.07146) and DenseNet-BC (Huang et al., arXiv:1608.06993) ar
 
 from collections.abc import Sequence
 
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from mmpretrain.models.backbones import ResNet_CIFAR, ResNeXt
-from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.models.backbones.densenet import DenseBlock, DenseTransition
 from mmpretrain.models.backbones.resnet import BasicBlock, Bottleneck
 from mmpretrain.models.backbones.resnext import Bottleneck as GroupedBottleneck
 from torch import Tensor, nn
 
 from ..layers import norm_relu
+from .attention_places import AttentionPlaces, resolve_attention
 
 
 def _blocks(name: str, depth: int, step: int, rest: int) -> int:
@@ -119,7 +120,7 @@ class CIFARResNeXt(ResNeXt, ResNet_CIFAR):
         )
 
 
-class _PreActNet(BaseBackbone):
+class _PreActNet(BaseModule):
     """A convolution, then ``stage1`` to ``stage3``; the last one is followed by ``norm``, a normalisation and a ReLU.
 
     Subclasses fill in the stages that :meth:`_built` names.
@@ -164,11 +165,14 @@ INIT = (
 )
 
 
-class WideUnit(nn.Module):
+class WideUnit(AttentionPlaces, nn.Module):
     """Pre-activation unit of two 3x3 convolutions, with dropout between them (Wide ResNet, figure 1d)."""
+
+    main_conv = 'conv1'
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, drop_rate: float, norm_cfg: dict) -> None:
         super().__init__()
+        self.out_channels = out_channels
         self.norm1 = norm_relu(norm_cfg, in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.norm2 = norm_relu(norm_cfg, out_channels)
@@ -182,7 +186,7 @@ class WideUnit(nn.Module):
         h = self.norm1(x)
         shortcut = x if self.shortcut is None else self.shortcut(h)
         h = self.norm2(self.conv1(h))
-        return self.conv2(self.dropout(h)) + shortcut
+        return self._run(self.after, self._run(self.branch, self.conv2(self.dropout(h))) + shortcut)
 
 
 @MODELS.register_module()
@@ -193,6 +197,8 @@ class CIFARWideResNet(_PreActNet):
         depth (int): ``6n + 4``. Defaults to 28.
         widen_factor (int): k, at least 1. Defaults to 10.
         drop_rate (float): Dropout in the units, in [0, 1]. Defaults to 0.3.
+        attention (dict | Sequence[dict], optional): Attention layers in the units, as for :class:`AttentionResNet`; in
+            place ``'conv'`` they replace the first convolution. Defaults to None.
         strides (Sequence[int]): Of each stage. Defaults to (1, 2, 2).
         out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0; negative ones count from the end.
             Nothing is built past the last of them. Defaults to -1.
@@ -210,6 +216,7 @@ class CIFARWideResNet(_PreActNet):
         depth: int = 28,
         widen_factor: int = 10,
         drop_rate: float = 0.3,
+        attention: dict | Sequence[dict] | None = None,
         strides: Sequence[int] = (1, 2, 2),
         out_indices: int | Sequence[int] = -1,
         in_channels: int = 3,
@@ -224,6 +231,9 @@ class CIFARWideResNet(_PreActNet):
             width = 16 * widen_factor * 2**i
             units = [WideUnit(channels, width, strides[i], drop_rate, norm_cfg)]
             units += [WideUnit(width, width, 1, drop_rate, norm_cfg) for _ in range(n - 1)]
+            for layer, blocks, fields in resolve_attention(attention, (n, n, n)):
+                for index in blocks[i]:
+                    units[index].put(layer, **fields)
             self.add_module(f'stage{i + 1}', nn.Sequential(*units))
             channels = width
             if i == 2:

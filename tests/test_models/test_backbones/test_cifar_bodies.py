@@ -5,6 +5,7 @@ from mmpretrain.models.backbones.resnet import BasicBlock, Bottleneck
 
 from mmresattn.models import CIFARDenseNet, CIFARResNet, CIFARResNeXt, CIFARWideResNet
 from mmresattn.models.backbones.cifar_bodies import WideUnit
+from mmresattn.models.layers import record_attention
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,22 @@ def test_wide_unit_is_the_published_one(channels, stride):
 def test_other_depths_are_refused(body):
     with pytest.raises(ValueError, match=rf'depth of a {body.__name__} is \dn \+ \d.*not 27'):
         body(depth=27)
+
+
+def test_attention_in_the_units_of_a_wide_resnet():
+    """The paper's place in Wide ResNets: the first convolution of every unit, here of one stage."""
+    torch.manual_seed(0)
+    attention = dict(type='AttentionAugmentedConv', stages=(False, [0, -1], False), size=4, heads=2, min_head_keys=2)
+    net = CIFARWideResNet(depth=16, widen_factor=1, drop_rate=0.0, attention=attention).eval()
+    with record_attention(net) as maps:
+        (out,) = net(torch.randn(2, 3, 8, 8))
+    assert {name: tuple(m.shape) for name, m in maps.items()} == {
+        f'stage2.{unit}.conv1.map': (2, 2, 16, 16) for unit in (0, 1)
+    }
+    # With its attention channels gone, a unit is one of narrower first convolutions.
+    unit = net.stage2[1]
+    with torch.no_grad():
+        unit.conv1.out.weight.zero_()
+        x = torch.randn(2, 32, 4, 4)
+        h = unit.norm2(F.pad(unit.conv1.conv(unit.norm1(x)), (0, 0, 0, 0, 0, unit.conv1.values)))
+        assert torch.allclose(unit(x), unit.conv2(h) + x, atol=1e-6)
