@@ -10,8 +10,8 @@ from mmresattn import registry
 
 def registered():
     """Every name of this package at the root, with its registry."""
-    for name in ('MODELS', 'DATASETS', 'DATA_SAMPLERS', 'TRANSFORMS', 'HOOKS'):
-        for key, part in getattr(root, name).module_dict.items():
+    for name, node in vars(root).items():
+        for key, part in node.module_dict.items() if isinstance(node, root.Registry) else ():
             if part.__module__.startswith('mmresattn.'):
                 yield name, key
 
@@ -37,7 +37,8 @@ def test_plain_names_resolve_from_the_scope_of_mmpretrain(name, key):
     import mmpretrain.registry
 
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        assert getattr(mmpretrain.registry, name).get(key) is getattr(root, name).module_dict[key]
+        node = getattr(mmpretrain.registry, name, getattr(root, name))  # MMPretrain has no functions of its own
+        assert node.get(key) is getattr(root, name).module_dict[key]
     assert getattr(root, name).module_dict[key].__name__ == key
     assert mmresattn.__version__
 
@@ -52,7 +53,8 @@ def test_scoped_names_resolve_with_no_import(python):
         '    print(json.dumps([name, key, part.__name__]))\n'
         'import mmpretrain.registry\n'
         f'for name, key in {REGISTERED}:\n'
-        '    assert getattr(mmpretrain.registry, name).get("mmresattn." + key).__name__ == key\n'
+        '    node = getattr(mmpretrain.registry, name, getattr(registry, name))\n'
+        '    assert node.get("mmresattn." + key).__name__ == key\n'
     )
     done = python('-c', code)
     assert done.returncode == 0, done.stderr

@@ -1,24 +1,29 @@
 """Re-run a table of "Residual Attention Network for Image Classification" and hold the figures beside the paper's.
 
-python tools/experiments.py 3                                   # the paper's recipe: 160,000 iterations a row
-python tools/experiments.py 3 --scale short --amp --rows attention56   # minutes a row
+python tools/experiments.py 3                                            # the paper's recipe: 160,000 iterations a row
+python tools/experiments.py 3 --scale short --amp --rows 'attention56*'  # minutes a row
 
 Rows that are finished are skipped, and a row that was interrupted goes on where it stood: run the same command again.
-A row that fails is reported and loses no other.
+A row that fails is reported and loses no other. The table is written anew after every row.
 """
 
 import argparse
 import csv
+import fcntl
+import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
+from zipfile import is_zipfile
 
-import mmengine
 from mmengine.config import Config
 from rich.console import Console
 from rich.markdown import Markdown
@@ -35,6 +40,10 @@ class Row:
     name: str
     paper: float
     config: str | None
+
+    @property
+    def data(self) -> str:
+        return 'cifar100' if 'CIFAR-100' in self.name else 'cifar10'
 
 
 def _noise(percent: int, resnet: float, attention: float) -> list[Row]:
@@ -101,9 +110,11 @@ TABLES = {
         ],
     ),
 }
+DATA = ('cifar10', 'cifar100')
 FULL = 160_000  # iterations of 64 images
 SCALES = {'full': dict(iterations=FULL, seeds=[0]), 'short': dict(iterations=1_560, seeds=[0, 1])}
-WHOLE = 50_000  # training images of both CIFARs
+WHOLE = dict(train=50_000, test=10_000)  # images of both CIFARs
+IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.ppm', '.webp', '.tif', '.tiff')
 
 
 def parse_args(argv=None):
@@ -114,30 +125,60 @@ def parse_args(argv=None):
     )
     parser.add_argument('--iterations', type=int, help="instead of the scale's; the rate drops at 40 %% and 60 %%")
     parser.add_argument('--seeds', type=int, nargs='+', help="instead of the scale's")
-    parser.add_argument('--rows', nargs='+', default=[''], help='only configs whose names contain one of these')
+    parser.add_argument(
+        '--rows',
+        nargs='+',
+        default=['*'],
+        help="run only configs of these names or patterns: 'attention56*', '*cifar10'",
+    )
     parser.add_argument('--data', help='folder that holds cifar10/ and cifar100/; default: $MMRESATTN_DATA or data')
     parser.add_argument('--work-dir', help='default: work_dirs/experiments/<scale>; tables share the runs in it')
     parser.add_argument('--amp', action='store_true', help='mixed precision; on CPUs in bfloat16')
     args = parser.parse_args(argv)
     if args.iterations is not None and args.iterations < 5:
         parser.error('--iterations: at least 5.')
+    if args.seeds and len(set(args.seeds)) < len(args.seeds):
+        parser.error('--seeds: each one once.')
     return args
 
 
-def finished(work_dir: Path) -> float | None:
+def write(path: Path, text: str) -> None:
+    """Write a file so that whoever reads it finds the old text or the new one, and no half of either."""
+    temporary = path.with_name(f'.{path.name}')
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def finished(run_dir: Path) -> float | None:
     """The test error of a run in per cent, None if it is not at its end yet."""
-    metrics = work_dir / 'metrics.json'
-    return 100 - mmengine.load(metrics)['accuracy/top1'] if metrics.exists() else None
+    metrics = run_dir / 'metrics.json'
+    return 100 - json.loads(metrics.read_text())['accuracy/top1'] if metrics.exists() else None
 
 
-def run(config: Path, work_dir: Path, seed: int, settings: dict, on_step: Callable[[int], None]) -> None:
+@contextmanager
+def locked(run_dir: Path):
+    """The file of a lock that lasts as long as any process that holds it, such as a training which outlived us.
+
+    Raises:
+        RuntimeError: If another process runs here.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with open(run_dir / 'lock', 'w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RuntimeError(f'another process is running it in {run_dir}') from error
+        yield lock
+
+
+def run(config: Path, run_dir: Path, seed: int, settings: dict, on_step: Callable[[int], None]) -> None:
     """Train and test one network, each as a process of its own: its end, of whatever kind, is no end of the others.
 
     Raises:
-        RuntimeError: If one fails; with the last line of its log.
+        RuntimeError: If one fails; with the error in its log.
     """
     iterations = settings['iterations']
-    checkpoint = work_dir / f'iter_{iterations}.pth'
+    checkpoint, metrics = run_dir / f'iter_{iterations}.pth', run_dir / 'test' / 'metrics.json'
     options = [
         f'randomness.seed={seed}',
         f'train_cfg.max_iters={iterations}',
@@ -146,144 +187,162 @@ def run(config: Path, work_dir: Path, seed: int, settings: dict, on_step: Callab
         'default_hooks.checkpoint.max_keep_ckpts=2',
         f'default_hooks.logger.interval={min(100, max(1, iterations // 50))}',
     ]
-    train = ['tools/train.py', config, '--work-dir', work_dir, '--resume', '--no-validate', '--cfg-options', *options]
+    train = ['tools/train.py', config, '--work-dir', run_dir, '--resume', '--no-validate', '--cfg-options', *options]
+    train += ['--amp'] if settings['amp'] else []
     # The test images choose nothing: they are looked at once, at the end.
-    test = ['tools/test.py', config, checkpoint, '--work-dir', work_dir / 'test']
-    test += ['--out', work_dir / 'metrics.json', '--out-item', 'metrics']
-    work_dir.mkdir(parents=True, exist_ok=True)
-    if not checkpoint.exists():
-        process([*train, *(['--amp'] if settings['amp'] else [])], work_dir / 'train.log', settings['data'], on_step)
-    process(test, work_dir / 'test.log', settings['data'], on_step)
+    test = ['tools/test.py', config, checkpoint, '--work-dir', run_dir / 'test', '--out', metrics]
+    test += ['--out-item', 'metrics']
+    with locked(run_dir) as lock:
+        if not is_zipfile(checkpoint):  # not there, or not written to its end
+            process(train, run_dir / 'train.log', settings['data'], lock, on_step)
+        process(test, run_dir / 'test.log', settings['data'], lock, on_step)
+        metrics.replace(run_dir / 'metrics.json')
 
 
-def process(command: list, log: Path, data: str, on_step: Callable[[int], None]) -> None:
+def process(command: list, log: Path, data: str, lock, on_step: Callable[[int], None]) -> None:
     """Run one of our tools, and pass on how far it is."""
+    paths = [str(ROOT), os.environ.get('PYTHONPATH')]
     child = subprocess.Popen(
         [sys.executable, *map(str, command)],
-        env={**os.environ, 'MMRESATTN_DATA': data, 'PYTHONPATH': str(ROOT)},
+        env={**os.environ, 'MMRESATTN_DATA': data, 'PYTHONPATH': os.pathsep.join(filter(None, paths))},
         cwd=ROOT,
         text=True,
+        errors='replace',
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        pass_fds=[lock.fileno()],
     )
-    last = ''
+    reason = ''
     try:
         with open(log, 'a') as file:
             for line in child.stdout:
                 file.write(line)
                 file.flush()
-                last = line.strip() or last
+                if re.match(r'\w+(\.\w+)*(Error|Exception|Interrupt)\b', line):
+                    reason = line.strip()
                 if step := re.search(r'Iter\(train\) *\[ *(\d+)/', line):
                     on_step(int(step[1]))
     finally:
         child.terminate()  # of no effect on one that ended
         child.wait()
     if child.returncode:
-        raise RuntimeError(f'{last} (see {log})')
+        raise RuntimeError(f'{reason or "no error in its log"}; exit status {child.returncode}, see {log}')
 
 
-def runs_of(rows: list[Row], settings: dict, work_dir: Path, console: Console) -> tuple[dict, dict]:
-    """Runs what is not finished. Errors by (config, seed), and failures by config."""
-    configs = list(dict.fromkeys(row.config for row in rows if row.config))
-    todo = [(config, seed) for seed in settings['seeds'] for config in configs]
-    errors, failures = {}, {}
+def ranks(rows: list[Row], values: list[float | None]) -> list[str]:
+    """Places from the lowest error of a data set, 1, up; '-' where there is no value."""
+    known = {data: sorted(v for r, v in zip(rows, values) if r.data == data and v is not None) for data in DATA}
+    return ['-' if v is None else str(known[row.data].index(v) + 1) for row, v in zip(rows, values)]
+
+
+class Results:
+    """What is known of a table: errors by (config, seed) and failures by config, and the files that say it."""
+
+    def __init__(self, table: int, settings: dict, work_dir: Path) -> None:
+        self.table, self.settings, self.work_dir = table, settings, work_dir
+        self.title, self.rows = TABLES[table]
+        self.errors, self.failures = {}, {}
+
+    def run_dir(self, config: str, seed: int) -> Path:
+        return self.work_dir / Path(config).name / f'seed{seed}'
+
+    def collect(self) -> None:
+        """Find the errors of all runs that are finished, by whatever command."""
+        for config in {row.config for row in self.rows if row.config}:
+            for seed in self.settings['seeds']:
+                error = finished(self.run_dir(config, seed))
+                if error is not None:
+                    self.errors[config, seed] = error
+
+    def comparable(self, row: Row) -> bool:
+        """Whether this is the paper's training: a figure of fewer images or iterations is none to hold beside its."""
+        return self.settings['iterations'] == FULL and self.settings['images'][row.data] == WHOLE
+
+    def markdown(self) -> str:
+        """The table with the paper's column beside ours."""
+        seeds, images = self.settings['seeds'], self.settings['images']
+        ours = [[self.errors[row.config, s] for s in seeds if (row.config, s) in self.errors] for row in self.rows]
+        means = [statistics.mean(values) if values else None for values in ours]
+        used = list(dict.fromkeys(row.data for row in self.rows))
+        whole = all(map(self.comparable, self.rows))
+        published = [
+            f'{row.paper:.2f}' if self.comparable(row) else f'order {rank}'
+            for row, rank in zip(
+                self.rows, ranks(self.rows, [row.paper if values else None for row, values in zip(self.rows, ours)])
+            )
+        ]
+        lines = [
+            f'# Table {self.table}: {self.title}',
+            '',
+            f'Scale: {self.settings["scale"]}, {self.settings["iterations"]:,} iterations of 64 images'
+            f'{", mixed precision" if self.settings["amp"] else ""}. Data: {self.settings["data"]}, '
+            + ', '.join(f'{name} of {images[name]["train"]:,} + {images[name]["test"]:,} images' for name in used)
+            + f'. Seeds: {", ".join(map(str, seeds))}.',
+            '',
+            'Test error in per cent after the last iteration, mean and half the range over the seeds.',
+        ]
+        if not whole:
+            lines += ['', "Where it is not the paper's training, its column gives the order of its errors alone."]
+        lines += ['', '| | ours | order | paper | |', '| --- | ---: | ---: | ---: | --- |']
+        for row, values, rank, paper in zip(self.rows, ours, ranks(self.rows, means), published):
+            cell, note = '-', ''
+            if values:
+                cell = f'{statistics.mean(values):.2f}'
+                cell += f' ± {(max(values) - min(values)) / 2:.2f}' if len(values) > 1 else ''
+            if row.config is None:
+                note = 'not part of this package'
+            elif len(values) < len(seeds):
+                note = f'{len(values)} of {len(seeds)} seeds; {self.failures.get(row.config, "not run")}'
+            lines.append(f'| {row.name} | {cell} | {rank} | {paper} | {note.replace("|", " ")} |')
+        return '\n'.join(lines) + '\n'
+
+    def save(self) -> Path:
+        """Write table.md and results.csv."""
+        out = self.work_dir / f'table{self.table}'
+        out.mkdir(parents=True, exist_ok=True)
+        write(out / 'table.md', self.markdown())
+        common = ('scale', 'iterations', 'amp', 'data')
+        lines = [['table', 'row', 'config', 'seed', 'error', 'paper', 'training_images', 'test_images', *common]]
+        for row in self.rows:
+            images = self.settings['images'][row.data]
+            for seed in self.settings['seeds'] if row.config else ['']:
+                error = self.errors.get((row.config, seed))
+                cells = [row.config or '', seed, '' if error is None else f'{error:.2f}', row.paper]
+                counts = [images['train'], images['test']]
+                lines.append([self.table, row.name, *cells, *counts, *(self.settings[key] for key in common)])
+        with open(out / '.results.csv', 'w', newline='') as file:
+            csv.writer(file).writerows(lines)
+        (out / '.results.csv').replace(out / 'results.csv')
+        return out
+
+
+def run_all(results: Results, configs: list[str], console: Console) -> None:
+    """Run what is not finished, and save after each run."""
+    iterations, seeds = results.settings['iterations'], results.settings['seeds']
+    todo = [(config, seed) for seed in seeds for config in configs if (config, seed) not in results.errors]
     columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     with Progress(*columns, console=console) as progress:
-        overall = progress.add_task('runs', total=len(todo))
+        overall = progress.add_task('runs', total=len(configs) * len(seeds))
+        progress.advance(overall, len(configs) * len(seeds) - len(todo))
         for config, seed in todo:
-            run_dir = work_dir / Path(config).name / f'seed{seed}'
-            error = finished(run_dir)
-            if error is None:
-                current = progress.add_task(f'{config}, seed {seed}', total=settings['iterations'])
-                try:
-                    run(
-                        CONFIGS / f'{config}.py',
-                        run_dir,
-                        seed,
-                        settings,
-                        lambda step, task=current: progress.update(task, completed=step),
-                    )
-                    error = finished(run_dir)
-                except (RuntimeError, OSError) as failure:
-                    failures[config] = str(failure)
-                    console.print(f'{config}, seed {seed} failed: {failure}', style='red', markup=False, soft_wrap=True)
-                progress.remove_task(current)
-            if error is not None:
-                errors[config, seed] = error
+            name = f'{config}, seed {seed}'
+            current = progress.add_task(name, total=iterations)
+            run_dir = results.run_dir(config, seed)
+            try:
+                path = CONFIGS / f'{config}.py'
+                run(path, run_dir, seed, results.settings, lambda n, task=current: progress.update(task, completed=n))
+                results.errors[config, seed] = finished(run_dir)
+                console.print(f'{name}: {results.errors[config, seed]:.2f} % error', soft_wrap=True)
+            except Exception as failure:  # of one row, whatever it is
+                results.failures[config] = str(failure)
+                console.print(f'{name} failed: {failure}', style='red', markup=False, soft_wrap=True)
+            progress.remove_task(current)
             progress.advance(overall)
-    return errors, failures
+            results.save()
 
 
-def ranks(values: list[float | None]) -> list[str]:
-    """Places from the lowest error, 1, up; '-' where there is none."""
-    known = sorted(value for value in values if value is not None)
-    return ['-' if value is None else str(known.index(value) + 1) for value in values]
-
-
-def report(table: int, rows: list[Row], errors: dict, failures: dict, settings: dict) -> str:
-    """The table in Markdown, with the paper's column beside ours."""
-    title, _ = TABLES[table]
-    seeds = settings['seeds']
-    ours = [[errors[row.config, seed] for seed in seeds if (row.config, seed) in errors] for row in rows]
-    means = [statistics.mean(values) if values else None for values in ours]
-    # A figure of fewer images or iterations is none to hold beside the paper's; their order may be.
-    comparable = settings['iterations'] == FULL and settings['images'] == WHOLE
-    paper = [f'{row.paper:.2f}' for row in rows] if comparable else ranks([row.paper for row in rows])
-    lines = [
-        f'# Table {table}: {title}',
-        '',
-        f'Scale: {settings["scale"]}, {settings["iterations"]:,} iterations of 64 images'
-        f'{", mixed precision" if settings["amp"] else ""}. '
-        f'Data: {settings["data"]}, {settings["images"]:,} training images of CIFAR-10. '
-        f'Seeds: {", ".join(map(str, seeds))}.',
-        '',
-        'Test error in per cent after the last iteration, mean and half the range over the seeds.',
-        *(
-            []
-            if comparable
-            else ['', "This is not the paper's training, so its column gives the order of its errors, not the errors."]
-        ),
-        '',
-        f'| | ours | order | {"paper" if comparable else "order in the paper"} | |',
-        '| --- | ---: | ---: | ---: | --- |',
-    ]
-    for row, values, rank, published in zip(rows, ours, ranks(means), paper):
-        cell, note = '-', ''
-        if values:
-            cell = f'{statistics.mean(values):.2f}'
-            cell += f' ± {(max(values) - min(values)) / 2:.2f}' if len(values) > 1 else ''
-        if row.config is None:
-            note = 'not part of this package'
-        elif len(values) < len(seeds):
-            note = f'{len(values)} of {len(seeds)} seeds; {failures.get(row.config, "not run")}'.replace('|', ' ')
-        lines.append(f'| {row.name} | {cell} | {rank} | {published} | {note} |')
-    return '\n'.join(lines) + '\n'
-
-
-def write_csv(path: Path, table: int, rows: list[Row], errors: dict, settings: dict) -> None:
-    with open(path, 'w', newline='') as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            [
-                'table',
-                'row',
-                'config',
-                'seed',
-                'error',
-                'paper',
-                'scale',
-                'iterations',
-                'training_images',
-                'amp',
-                'data',
-            ]
-        )
-        common = [settings[key] for key in ('scale', 'iterations', 'images', 'amp', 'data')]
-        for row in rows:
-            for seed in settings['seeds'] if row.config else ['']:
-                error = errors.get((row.config, seed))
-                cell = '' if error is None else f'{error:.2f}'
-                writer.writerow([table, row.name, row.config or '', seed, cell, row.paper, *map(settings.get, common)])
+def count_images(folder: Path) -> int:
+    return sum(name.lower().endswith(IMAGES) for _, _, names in os.walk(folder, followlinks=True) for name in names)
 
 
 def check_settings(work_dir: Path, settings: dict) -> None:
@@ -293,48 +352,50 @@ def check_settings(work_dir: Path, settings: dict) -> None:
         ValueError: If the folder holds such runs.
     """
     path = work_dir / 'settings.json'
-    binding = {key: settings[key] for key in ('iterations', 'images', 'amp')}
-    if path.exists() and mmengine.load(path) != binding:
-        raise ValueError(
-            f'{work_dir} holds runs of {mmengine.load(path)}, and these are {binding}. Give another --work-dir.'
-        )
+    binding = {key: settings[key] for key in ('iterations', 'amp', 'data', 'images')}
+    if path.exists() and (there := json.loads(path.read_text())) != binding:
+        raise ValueError(f'{work_dir} holds runs of {there}, and these are {binding}. Give another --work-dir.')
     work_dir.mkdir(parents=True, exist_ok=True)
-    mmengine.dump(binding, path)
+    write(path, json.dumps(binding))
 
 
 def main(argv=None):
     args = parse_args(argv)
-    data = str(Path(args.data or os.environ.get('MMRESATTN_DATA') or 'data').resolve())
-    folder = Path(data) / 'cifar10/train'
-    if not folder.is_dir():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit('terminated'))  # a training then ends with us
+    data = Path(args.data or os.environ.get('MMRESATTN_DATA') or 'data').resolve()
+    images = {name: {split: count_images(data / name / split) for split in ('train', 'test')} for name in DATA}
+    if not any(images[name]['train'] for name in DATA):
         raise FileNotFoundError(
-            f'{folder} does not exist. Give --data, a folder that holds cifar10/{{train,test}}/<class>/*.'
+            f'{data}/cifar10/train holds no images. Give --data, a folder that holds cifar10/{{train,test}}/<class>/*.'
         )
+    configs = list(dict.fromkeys(row.config for row in TABLES[args.table][1] if row.config))
+    chosen = {pattern: [c for c in configs if fnmatch(Path(c).name, pattern)] for pattern in args.rows}
+    if nothing := [pattern for pattern, matches in chosen.items() if not matches]:
+        raise ValueError(
+            f'--rows {nothing}: no config of table {args.table}; it has {[Path(c).name for c in configs]}.'
+        )
+    for config in configs:
+        Config.fromfile(CONFIGS / f'{config}.py')  # one that is broken is said now
+    iterations = args.iterations or SCALES[args.scale]['iterations']
+    scale = args.scale if iterations == SCALES[args.scale]['iterations'] else 'custom'
     settings = dict(
-        scale=args.scale,
-        iterations=args.iterations or SCALES[args.scale]['iterations'],
+        scale=scale,
+        iterations=iterations,
         seeds=args.seeds or SCALES[args.scale]['seeds'],
-        images=sum(len(files) for _, _, files in os.walk(folder)),
+        images=images,
         amp=args.amp,
-        data=data,
+        data=str(data),
     )
-    work_dir = Path(args.work_dir or f'work_dirs/experiments/{args.scale}').resolve()
-    rows = [row for row in TABLES[args.table][1] if any(part in (row.config or '') for part in args.rows)]
-    if not rows:
-        raise ValueError(f'No config of table {args.table} has a name with {args.rows} in it.')
+    work_dir = Path(args.work_dir or f'work_dirs/experiments/{scale}').resolve()
     check_settings(work_dir, settings)
-    for config in {row.config for row in rows if row.config}:
-        Config.fromfile(CONFIGS / f'{config}.py')  # a config that is not there is said now
     console = Console()
-    errors, failures = runs_of(rows, settings, work_dir, console)
-    markdown = report(args.table, rows, errors, failures, settings)
-    out = work_dir / f'table{args.table}'
-    out.mkdir(exist_ok=True)
-    (out / 'table.md').write_text(markdown)
-    write_csv(out / 'results.csv', args.table, rows, errors, settings)
-    console.print(Markdown(markdown))
+    results = Results(args.table, settings, work_dir)
+    results.collect()
+    run_all(results, [c for c in configs if any(c in matches for matches in chosen.values())], console)
+    out = results.save()
+    console.print(Markdown(results.markdown()))
     console.print(f'{out}/table.md, {out}/results.csv', soft_wrap=True)
-    return bool(failures)
+    return bool(results.failures)
 
 
 if __name__ == '__main__':

@@ -6,9 +6,7 @@ python tools/train.py configs/resattn/attention56_digits.py
 import argparse
 import os.path as osp
 
-from mmengine.device import get_device
-
-from mmresattn.apis import add_common_arguments, build_runner, latest_checkpoint, load_config
+from mmresattn.apis import add_common_arguments, build_runner, latest_checkpoint, load_config, use_mixed_precision
 
 
 def parse_args(argv=None):
@@ -34,13 +32,15 @@ def main(argv=None):
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
-        # MMEngine's own cannot be built there.
-        cfg.optim_wrapper.type = 'AutocastOptimWrapper' if get_device() in ('cpu', 'mps') else 'AmpOptimWrapper'
+        use_mixed_precision(cfg)
     if args.resume:
-        cfg.load_from = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
-        cfg.resume = cfg.load_from is not None
-        if cfg.load_from and '://' not in cfg.load_from and not osp.isfile(cfg.load_from):
-            raise FileNotFoundError(f'--resume: there is no checkpoint {cfg.load_from}.')
+        found = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
+        if found is None:
+            print(f'--resume: there is no whole checkpoint in {cfg.work_dir}; training starts at its beginning.')
+        elif '://' not in found and not osp.isfile(found):
+            raise FileNotFoundError(f'--resume: there is no checkpoint {found}.')
+        else:
+            cfg.resume, cfg.load_from = True, found
     if args.auto_scale_lr:
         cfg.auto_scale_lr.enable = True
     build_runner(cfg, ['train_dataloader', 'val_dataloader']).train()

@@ -9,6 +9,7 @@ from zipfile import is_zipfile
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -63,6 +64,15 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def use_mixed_precision(cfg: Config) -> None:
+    """Let a config train in mixed precision: MMEngine's, or bfloat16 on CPUs, where MMEngine's cannot be built."""
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    if get_device() in ('cpu', 'mps'):
+        cfg.optim_wrapper.type = 'AutocastOptimWrapper'
+        for key in ('loss_scale', 'dtype'):
+            cfg.optim_wrapper.pop(key, None)
+
+
 def latest_checkpoint(work_dir: str) -> str | None:
     """The newest checkpoint of a run that was written to its end.
 
@@ -76,6 +86,8 @@ def latest_checkpoint(work_dir: str) -> str | None:
         str | None: Its path; None if there is none.
     """
     paths = [path for kind in ('epoch', 'iter') for path in Path(work_dir).glob(f'{kind}_*.pth')]
+    named = Path(work_dir, 'last_checkpoint')  # which may lie elsewhere or have another name
+    paths += [Path(named.read_text().strip())] if named.exists() else []
     whole = [path for path in paths if is_zipfile(path)]  # the directory of the archive is its end
     return str(max(whole, key=lambda path: path.stat().st_mtime_ns)) if whole else None
 

@@ -9,15 +9,15 @@ from torch import Tensor
 
 # MMEngine takes a "prefix" for a regular expression: here, a path to a file of that kind.
 @CheckpointLoader.register_scheme(prefixes=r'(?!\w+://).*\.safetensors$')
-def load_from_safetensors(filename: str, map_location=None) -> dict[str, Tensor]:
-    """Read weights wherever MMEngine loads a checkpoint: ``load_from``, ``init_cfg`` or the command line.
+def load_from_safetensors(filename: str, map_location=None) -> dict[str, dict[str, Tensor]]:
+    """Read a file of weights where MMEngine loads a checkpoint: ``load_from``, ``init_cfg`` or the command line.
 
     Args:
         filename (str): Path of a ``.safetensors`` file.
         map_location (str | torch.device, optional): Device of the weights. Defaults to the CPU.
 
     Returns:
-        dict[str, Tensor]: The weights by name.
+        dict: The weights by name, as ``state_dict``, which is where MMEngine's hooks look for them.
 
     Raises:
         FileNotFoundError: If the file is not there.
@@ -25,4 +25,4 @@ def load_from_safetensors(filename: str, map_location=None) -> dict[str, Tensor]
     filename = os.path.expanduser(filename)
     if not os.path.isfile(filename):
         raise FileNotFoundError(f'There is no checkpoint {filename}.')
-    return load_file(filename, device=str(map_location or 'cpu'))
+    return dict(state_dict=load_file(filename, device=str(map_location or 'cpu')))

@@ -8,6 +8,15 @@ from mmpretrain.structures import DataSample
 from rich.progress import track
 
 
+class _Batch(dict):
+    """A batch, which is no list of samples."""
+
+    def __missing__(self, key):
+        if key == 0:  # what a collate function asks for first
+            raise TypeError("InMemory gives whole batches: its dataloader needs collate_fn=dict(type='one_batch').")
+        raise KeyError(key)
+
+
 @FUNCTIONS.register_module()
 def one_batch(batch: dict) -> dict:
     """The collate function for :class:`InMemory`, which gives whole batches already."""
@@ -28,30 +37,36 @@ class InMemory:
             from ``PackInputs``, with images of one size. Its pipeline runs once for every image, so it must not draw.
 
     Raises:
-        ValueError: If the data set is empty or its images differ in size.
+        ValueError: If the data set is empty, or its images or the fields of its samples differ in size.
     """
 
     def __init__(self, dataset) -> None:
         dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        self.metainfo = dataset.metainfo
-        if not len(dataset):
-            raise ValueError(f'InMemory: the {type(dataset).__name__} holds no images.')
-        self.images = None
+        name, n = type(dataset).__name__, len(dataset)
+        if not n:
+            raise ValueError(f'InMemory: the {name} holds no images.')
+        self.metainfo = dataset.metainfo  # after len(), which reads a lazy data set
         columns: dict[str, list] = {}
-        for i in track(range(len(dataset)), 'Images into memory', transient=True):
+        for i in track(range(n), 'Images into memory', transient=True):
             sample = dataset[i]
-            image = sample['inputs']
-            if self.images is None:
-                self.images = image.new_empty(len(dataset), *image.shape)
-            if image.shape != self.images.shape[1:]:
+            fields = {key: torch.as_tensor(value) for key, value in sample['data_samples'].items()}
+            for key, value in {'inputs': sample['inputs'], **fields}.items():
+                if i == 0:
+                    columns[key] = value.new_empty(n, *value.shape)
+                if key not in columns or value.shape != columns[key].shape[1:]:
+                    first = tuple(columns[key].shape[1:]) if key in columns else 'not there'
+                    raise ValueError(
+                        f'InMemory needs images and fields of one size: {key} of sample {i} of the {name} is '
+                        f'{tuple(value.shape)}, that of the first is {first}. Resize images in the pipeline, or do '
+                        'without InMemory.'
+                    )
+                columns[key][i] = value
+            if missing := columns.keys() - {'inputs', *fields}:
                 raise ValueError(
-                    f'InMemory needs images of one size: image {i} of the {type(dataset).__name__} is '
-                    f'{tuple(image.shape)}, the first is {tuple(self.images.shape[1:])}. Resize them in its pipeline.'
+                    f'InMemory: sample {i} of the {name} lacks {sorted(missing)}, which the first one has.'
                 )
-            self.images[i] = image
-            for key, value in sample['data_samples'].items():
-                columns.setdefault(key, []).append(torch.as_tensor(value))
-        self.columns = {key: torch.stack(values) for key, values in columns.items()}  # gt_label: N, 1
+        self.images = columns.pop('inputs')  # N, C, H, W
+        self.columns = columns  # gt_label: N, 1
 
     def __len__(self) -> int:
         return len(self.images)
@@ -65,12 +80,16 @@ class InMemory:
         Returns:
             dict: ``inputs`` (N, C, H, W) and ``data_samples``, a list of N.
         """
+        indices = torch.tensor(indices)
+        images = (
+            self.images.flatten(1).index_select(0, indices).unflatten(1, self.images.shape[1:])
+        )  # rows: a copy each
         fields = [column[indices].unbind() for column in self.columns.values()]
         samples = [DataSample(**dict(zip(self.columns, values))) for values in zip(*fields)]
-        return dict(inputs=self.images[indices], data_samples=samples)
+        return _Batch(inputs=images, data_samples=samples)
 
     def __getitem__(self, index: int) -> dict:
-        """One sample, as the data set itself would give it."""
+        """One sample, whose ``data_samples`` holds the fields of the data set's, but no meta information."""
         batch = self.__getitems__([index])
         return dict(inputs=batch['inputs'][0], data_samples=batch['data_samples'][0])
 

@@ -103,6 +103,8 @@ def adversarial_images(
             f'Images must have values in [0, 255], got [{images.min():g}, {images.max():g}]: take Normalize out of the '
             'pipeline and let the data_preprocessor do it.'
         )
+    if eps == 0:
+        return images
     make = dict(loss_func=wrong_odds, lower_bound=0, upper_bound=255)
 
     def scores(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from mmengine.registry import MODELS, TRANSFORMS
 from mmpretrain.models.utils import ClsDataPreprocessor
 
@@ -34,7 +35,7 @@ class BatchTransformPreprocessor(ClsDataPreprocessor):
             dict: The same, normalised.
 
         Raises:
-            TypeError: If ``inputs`` are separate images.
+            TypeError: If ``inputs`` are separate images, or samples have attention maps, which would stay behind.
         """
         if not training:
             return super().forward(data)
@@ -43,7 +44,19 @@ class BatchTransformPreprocessor(ClsDataPreprocessor):
                 'BatchTransformPreprocessor augments one tensor (N, C, H, W), and got separate images. Its dataloader '
                 "needs collate_fn=dict(type='default_collate'), or an InMemory data set with dict(type='one_batch')."
             )
-        images = self.cast_data(data['inputs'])
+        samples = data['data_samples']
+        if any('gt_attention_map' in sample for sample in samples):
+            raise TypeError(
+                'BatchTransformPreprocessor would move the images and not their attention maps. Augment them in the '
+                'pipeline, between LoadAttentionMap and SplitAttentionMap.'
+            )
+        images = data['inputs'].to(self.device, non_blocking=True)
         for transform in self.batch_transforms:
             images = transform(images)
-        return super().forward({**data, 'inputs': images}, training=True)
+        if self.to_onehot and 'gt_score' not in samples[0]:
+            # As the base class does, but at once: an operation for each image would cost more than a step on a GPU.
+            labels = torch.cat([sample.gt_label for sample in samples])
+            if len(labels) == len(samples):
+                for sample, score in zip(samples, F.one_hot(labels, self.num_classes)):
+                    sample.set_field(score, 'gt_score')
+        return super().forward({'inputs': images, 'data_samples': samples}, training=True)

@@ -58,13 +58,53 @@ def test_other_fields_of_samples_stay():
     assert [sample.weight.item() for sample in batch['data_samples']] == [2, 4.5]
 
 
-def test_images_of_two_sizes_are_refused():
+def changed(change):
+    """Digits, of whose annotations ``change(i, info)`` makes others."""
     dataset = DATASETS.build(DIGITS)
     load = dataset.get_data_info
-    dataset.get_data_info = lambda i: dict(load(i), img=np.zeros((8, 9 if i == 11 else 8, 3), np.uint8))
-    with pytest.raises(
-        ValueError, match=r'one size: image 11 of the ImageArrays is \(3, 8, 9\), the first is \(3, 8, 8\)'
-    ):
-        InMemory(dataset)
+    dataset.get_data_info = lambda i: change(i, load(i))
+    return dataset
+
+
+def without_label(i, info):
+    return {key: value for key, value in info.items() if key != 'gt_label'}
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            lambda i, info: dict(info, img=np.zeros((8, 9 if i == 11 else 8, 3), np.uint8)),
+            r'inputs of sample 11 of the ImageArrays is \(3, 8, 9\), that of the first is \(3, 8, 8\)',
+        ),
+        (
+            lambda i, info: dict(info, gt_label=[1, 2] if i == 3 else [1]),
+            r'gt_label of sample 3 .* is \(2,\), .* \(1,\)',
+        ),
+        (
+            lambda i, info: without_label(i, info) if i == 5 else info,
+            r"sample 5 of the ImageArrays lacks \['gt_label'\]",
+        ),
+        (
+            lambda i, info: without_label(i, info) if i == 0 else info,
+            'gt_label of sample 1 .* that of the first is not th',
+        ),
+    ],
+)
+def test_samples_that_do_not_go_together_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        InMemory(changed(change))
+
+
+def test_no_images():
     with pytest.raises(ValueError, match='holds no images'):
-        InMemory(dataset.get_subset([]))
+        InMemory(DATASETS.build(DIGITS).get_subset([]))
+
+
+@pytest.mark.parametrize('collate', ['default_collate', 'pseudo_collate'])
+def test_another_collate_function_says_which_one_is_needed(collate):
+    loader = Runner.build_dataloader(
+        dict(batch_size=4, dataset=InMemory(DIGITS), sampler=dict(type='DefaultSampler'), collate_fn=dict(type=collate))
+    )
+    with pytest.raises(TypeError, match="needs collate_fn=dict\\(type='one_batch'\\)"):
+        next(iter(loader))

@@ -54,3 +54,16 @@ def test_separate_images_are_refused(data):
     data['inputs'] = list(data['inputs'])
     with pytest.raises(TypeError, match="collate_fn=dict\\(type='default_collate'\\)"):
         build(batch_transforms=TRANSFORMS)(data, training=True)
+
+
+def test_maps_that_would_stay_behind_are_refused(data):
+    data['data_samples'][3].set_field(torch.rand(8, 8), 'gt_attention_map')
+    with pytest.raises(TypeError, match='between LoadAttentionMap and SplitAttentionMap'):
+        build(batch_transforms=TRANSFORMS)(data, training=True)
+
+
+def test_one_hot_scores_are_those_of_mmpretrain(data):
+    ours = build(batch_transforms=[], to_onehot=True)(data, training=True)
+    theirs = ClsDataPreprocessor(**SETTINGS, to_onehot=True)(data, training=True)
+    for x, y in zip(ours['data_samples'], theirs['data_samples']):
+        assert torch.equal(x.gt_score, y.gt_score) and x.gt_score.dtype == y.gt_score.dtype

@@ -1,3 +1,4 @@
+import hashlib
 import re
 
 import mmengine
@@ -34,6 +35,23 @@ def test_test_gives_metrics_and_predictions(python, trained, tmp_path):
     assert len(predicted) == 360
     right = np.mean([sample['pred_label'].item() == sample['gt_label'].item() for sample in predicted])
     assert 100 * right == pytest.approx(accuracy, abs=1e-3) and accuracy > 5
+
+
+def test_published_weights_give_the_same_accuracy(python, trained, tmp_path):
+    """In half precision, by a config with averaged weights."""
+    config, checkpoint = trained
+    weights = tmp_path / 'new' / 'tiny.safetensors'
+    done = python('tools/model_converters/publish_weights.py', config, checkpoint, weights)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f'{hashlib.sha256(weights.read_bytes()).hexdigest()}  tiny.safetensors\n' in done.stdout
+    assert weights.stat().st_size < 0.4 * checkpoint.stat().st_size
+    accuracies = []
+    for i, file in enumerate((checkpoint, weights)):
+        out = ['--out', tmp_path / f'{i}.json', '--out-item', 'metrics']
+        done = python('tools/test.py', config, file, '--work-dir', tmp_path, *out)
+        assert done.returncode == 0, done.stderr[-2000:]
+        accuracies.append(mmengine.load(tmp_path / f'{i}.json')['accuracy/top1'])
+    assert accuracies[1] == pytest.approx(accuracies[0], abs=1)  # of 360 images at most 3
 
 
 def test_test_draws(python, trained, tmp_path):

@@ -142,7 +142,7 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path):
 DUMP = """
 import torch
 from mmengine.dist import get_rank
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 
 
@@ -154,7 +154,8 @@ class DumpWeights(Hook):
         self.seen = getattr(self, 'seen', 0) + len(data_batch['data_samples'])
 
     def after_train_epoch(self, runner):
-        state = {'model': runner.model.module.state_dict(), 'seen': self.seen}
+        ema = next(hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook))
+        state = {'model': runner.model.module.state_dict(), 'ema': ema.state_dict(), 'seen': self.seen}
         torch.save(state, f'{runner.work_dir}/rank{get_rank()}.pth')
 """
 
@@ -181,16 +182,19 @@ def test_two_processes_with_gloo_agree(tmp_path):
         tmp_path,
         EPOCHS.replace('max_epochs=4, val_interval=4', 'max_epochs=1, val_interval=1')
         + "custom_imports = dict(imports=['mmresattn', 'dump_weights'], allow_failed_imports=False)\n"
-        + "custom_hooks = [dict(type='ReplayHook'), dict(type='SyncSavedBuffersHook'), dict(type='DumpWeights')]\n",
+        + "custom_hooks = [dict(type='ReplayHook'), dict(type='SyncSavedBuffersHook'), dict(type='DumpWeights'),\n"
+        + "                dict(type='EMAHook', momentum=0.1, update_buffers=True)]\n",
     )
     output = torchrun(tmp_path, config, '--work-dir', tmp_path / 'work')
     assert 'accuracy/top1' in output
     ranks = [torch.load(tmp_path / 'work' / f'rank{rank}.pth', weights_only=True) for rank in (0, 1)]
     assert [rank['seen'] for rank in ranks] == [704, 704]  # of 719 each: the last batch is dropped
-    models = [rank['model'] for rank in ranks]
-    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+    for kind in ('model', 'ema'):
+        models = [rank[kind] for rank in ranks]
+        assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
     checkpoint = torch.load(tmp_path / 'work' / 'epoch_1.pth', weights_only=True)['state_dict']
-    assert all(torch.equal(models[0][key], checkpoint[key]) for key in checkpoint)
+    assert all(torch.equal(ranks[0]['ema'][key], checkpoint[key]) for key in checkpoint)  # MMEngine saves the average
+    assert any(not torch.equal(ranks[0]['model'][key], checkpoint[key]) for key in checkpoint)
 
 
 def test_two_processes_resume_exactly_buffers_too(tmp_path):

@@ -1,5 +1,7 @@
 """Time the wait for data beside the step of a training, for several ways of loading, side by side.
 
+Images a second "alone" are those of loading, normalisation and augmentation when no network takes them.
+
 python tools/analysis_tools/data_time.py configs/resattn/attention56_cifar10.py \\
     --data configs/_base_/datasets/cifar10_memory_bs64.py configs/_base_/datasets/cifar10_bs64.py
 """
@@ -16,7 +18,7 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
-from mmresattn.apis import add_common_arguments, build_runner, load_config
+from mmresattn.apis import add_common_arguments, build_runner, load_config, use_mixed_precision
 
 
 def parse_args(argv=None):
@@ -63,19 +65,26 @@ class Way:
 def main(argv=None):
     args = parse_args(argv)
     cfg = load_config(args)
+    if args.amp:
+        use_mixed_precision(cfg)
     runner = build_runner(cfg, ['train_dataloader'])
+    runner.call_hook('before_run')  # such as the one for the memory format of the weights
     runner.model.train()
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         ways = {
-            Path(path).stem: Way(Config.fromfile(path), next(runner.model.parameters()).device) for path in args.data
+            Path(path).stem: Way(
+                load_config(argparse.Namespace(**{**vars(args), 'config': path})),
+                next(runner.model.parameters()).device,
+            )
+            for path in args.data
         }
         for number in range(args.rounds + 1):  # the first one warms up
             for way in ways.values():
                 way.train(runner.model, runner.optim_wrapper, args.iterations, keep=number > 0)
         alone = {name: way.alone(5 * args.iterations) for name, way in ways.items()}
     table = Table(title=f'{Path(args.config).stem}, medians of {args.rounds} x {args.iterations} iterations')
-    for column in ('data', 'data_time', 'time', 'share', 'images/s of loading alone'):
+    for column in ('data', 'data_time', 'time', 'share', 'images/s alone'):
         table.add_column(column, justify='left' if column == 'data' else 'right')
     for name, way in ways.items():
         wait, step = statistics.median(way.wait), statistics.median(way.step)

@@ -32,7 +32,10 @@ def half(name: str, weight: torch.Tensor) -> torch.Tensor:
     """A weight in half precision; counters stay integers."""
     rounded = weight.half() if weight.is_floating_point() else weight
     if not rounded.isfinite().all():
-        raise ValueError(f'{name} has values up to {weight.abs().max():.3g}, which half precision cannot hold.')
+        raise ValueError(
+            f'{name} has values up to {weight.abs().max():.3g}; half precision holds none above 65504. Publish the '
+            'checkpoint itself.'
+        )
     return rounded.contiguous()
 
 
@@ -43,9 +46,11 @@ def main(argv=None):
         model = MODELS.build(cfg.model)
     load_checkpoint(model, args.checkpoint, map_location='cpu', strict=True)
     weights = {name: half(name, weight) for name, weight in model.state_dict().items()}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, args.out, dict(config=Path(args.config).name, mmresattn=mmresattn.__version__))
     digest = hashlib.sha256(args.out.read_bytes()).hexdigest()
-    print(f'{digest}  {args.out}: {args.out.stat().st_size / 2**20:.2f} MiB')
+    print(f'{digest}  {args.out.name}')  # a line of SHA256SUMS
+    print(f'{args.out}: {args.out.stat().st_size / 2**20:.2f} MiB')
 
 
 if __name__ == '__main__':

@@ -8,11 +8,8 @@ from mmpretrain.models.backbones.resnet import BasicBlock, ResLayer, ResNet
 from mmpretrain.models.backbones.resnext import Bottleneck
 from torch import Tensor, nn
 
-from ...compat.meta_device import allow_meta_resnets
 from ..layers import checkpoint
 from .attention_places import AttentionPlaces, resolve_attention
-
-allow_meta_resnets()
 
 
 class AttentionBasicBlock(AttentionPlaces, BasicBlock):

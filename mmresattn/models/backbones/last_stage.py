@@ -6,9 +6,7 @@ from mmpretrain.models.backbones import ResNet
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ...compat.meta_device import LinspaceOnCPU, allow_meta_resnets
-
-allow_meta_resnets()
+from ...compat.meta_device import LinspaceOnCPU
 
 
 def _on_meta(backbone: dict) -> nn.Module:
