@@ -62,7 +62,7 @@ class AttentionBranchHead(LinearClsHead):
             means over the batch, which MMEngine adds up. With ``cal_acc`` the accuracies of both branches, too.
 
         Raises:
-            ValueError: If a ``gt_attention_map`` is no map.
+            ValueError: If a ``gt_attention_map`` is no map, or images that have one were mixed with others.
         """
         branches = {'perception': self(feats), 'attention': feats[1]}
         losses = {
@@ -76,6 +76,13 @@ class AttentionBranchHead(LinearClsHead):
 
     def _map_distance(self, attention: Tensor, data_samples: list[DataSample]) -> Tensor:
         """Mean over the batch of ||M' - M||, for maps M (N, 1, H, W)."""
+        if any('gt_attention_map' in sample for sample in data_samples) and 'gt_score' in data_samples[0]:
+            if (torch.stack([sample.gt_score for sample in data_samples]).amax(1) < 1).any():  # one-hot where unmixed
+                raise ValueError(
+                    'Images with a gt_attention_map were mixed with others (their gt_score is of several classes), and '
+                    'their maps were not. Leave mixup and cutmix out of model.train_cfg, or the maps out of the '
+                    'pipeline.'
+                )
         distance = attention.new_zeros(())
         for m, sample in zip(attention, data_samples):
             if 'gt_attention_map' in sample:

@@ -5,6 +5,7 @@ scores of its own that teach the map what matters; the perception branch, which 
 the stage that was cut off.
 """
 
+import torch
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -79,14 +80,49 @@ class AttentionBranchNeck(BaseModule):
             tuple[Tensor]: Attended features (N, C, H, W), the branch's scores (N, K), and the map (N, 1, H, W) in
             [0, 1].
         """
-        g = feats[-1]
-        maps = self.class_maps(self.norm(self.stage(g)))  # N, K, H, W
+        return self.attend(feats[-1], self.stage(feats[-1]))
+
+    def attend(self, g: Tensor, hidden: Tensor, passes: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """Attend, once the stage has run.
+
+        Args:
+            g (Tensor): Features (N, C, H, W).
+            hidden (Tensor): What the stage makes of them (N, C', H, W).
+            passes (int): How many passes of the same images one after the other make up the batch. The map of each
+                passes :class:`AttentionMap` by itself. Defaults to 1.
+
+        Returns:
+            tuple[Tensor]: As :meth:`forward`.
+        """
+        maps = self.class_maps(self.norm(hidden))  # N, K, H, W
         scores = self.class_scores(maps)
-        attention = self.map(self.attention(maps))
+        attention = torch.cat([self.map(m) for m in self.attention(maps).chunk(passes)])
         attended = g * attention  # of all channels alike
         if self.residual:
             attended = attended + g
         return attended, scores, attention
+
+
+def feature_extractor(backbone: dict) -> dict:
+    """Config of a backbone without its last stage, with a word where it cannot be frozen as wanted.
+
+    Args:
+        backbone (dict): Config of the whole backbone.
+
+    Returns:
+        dict: See :func:`without_last_stage`.
+
+    Raises:
+        ValueError: If ``frozen_stages`` goes past the cut.
+    """
+    extractor = without_last_stage(backbone)
+    frozen, stages = backbone.get('frozen_stages', -1), extractor.get('num_stages')
+    if stages is not None and frozen > stages:
+        raise ValueError(
+            f'frozen_stages={frozen} of the {backbone["type"]} goes past the feature extractor, which has {stages} '
+            f'stages: the last one is in both branches, and is trained. Use at most frozen_stages={stages}.'
+        )
+    return extractor
 
 
 def attention_branch_network(
@@ -119,11 +155,14 @@ def attention_branch_network(
 
     Returns:
         dict: Config of an ``ImageClassifier``.
+
+    Raises:
+        ValueError: If ``frozen_stages`` of the backbone goes past the cut.
     """
     fresh = {key: value for key, value in backbone.items() if key != 'init_cfg'}
     return dict(
         type='ImageClassifier',
-        backbone=without_last_stage(backbone),
+        backbone=feature_extractor(backbone),
         neck=dict(
             type='AttentionBranchNeck',
             backbone=backbone if init_branch else fresh,

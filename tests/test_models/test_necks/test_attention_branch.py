@@ -229,6 +229,13 @@ def test_a_backbone_that_cannot_be_cut_is_named():
         build(dict(type='ConvNeXt', arch='atto'))
 
 
+def test_freezing_past_the_cut_is_named():
+    resnet18 = FAMILIES['imagenet']
+    assert attention_branch_network(dict(resnet18, frozen_stages=3), 5)['backbone']['frozen_stages'] == 3
+    with pytest.raises(ValueError, match='frozen_stages=4 of the ResNet .* at most frozen_stages=3'):
+        attention_branch_network(dict(resnet18, frozen_stages=4), 5)
+
+
 def test_even_map_convolutions_are_refused():
     with pytest.raises(ValueError, match='map_kernel_size is odd.*got 2'):
         AttentionBranchNeck(FAMILIES['resnet20'], 5, map_kernel_size=2)

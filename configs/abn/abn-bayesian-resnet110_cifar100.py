@@ -1,0 +1,28 @@
+"""Bayesian Attention Branch Network on ResNet-110, CIFAR-100: 3,056,786 parameters.
+
+Dropout of 0.3 behind every residual block of both branches; 50 passes a prediction, of which the extractor makes one.
+The depth of the published network is not known. As in abn-resnet110_cifar100.py, the blocks are bottlenecks.
+Data: data/cifar100/{train,test}/<class>/*, or under $MMRESATTN_DATA.
+
+    python tools/train.py configs/abn/abn-bayesian-resnet110_cifar100.py
+"""
+
+_base_ = ['../_base_/datasets/cifar100_memory_bs128.py', '../_base_/schedules/abn_cifar.py']
+
+from mmresattn.models import attention_branch_network  # noqa: E402
+
+model = attention_branch_network(dict(type='CIFARResNet', depth=110), num_classes=100)
+model.update(type='BayesianAttentionBranchNetwork', drop_rate=0.3, passes=50)
+
+val_evaluator = [
+    dict(type='Accuracy', topk=(1, 5)),
+    dict(
+        type='MultiTasksMetric',
+        task_metrics=dict(
+            perception_branch=[dict(type='Accuracy', topk=(1, 5))],
+            attention_branch=[dict(type='Accuracy', topk=(1, 5))],
+        ),
+    ),
+]
+test_evaluator = val_evaluator
+train_cfg = dict(val_interval=50)  # a prediction costs as much as about 36 of the plain network's

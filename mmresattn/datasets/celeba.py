@@ -1,0 +1,100 @@
+"""CelebA: 202,599 faces with 40 attributes each (Liu et al., Deep Learning Face Attributes in the Wild, ICCV 2015)."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from mmengine.registry import DATASETS
+from mmpretrain.datasets.base_dataset import BaseDataset
+
+CELEBA_ATTRIBUTES = (
+    '5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair '
+    'Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male '
+    'Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks '
+    'Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace '
+    'Wearing_Necktie Young'
+).split()  # in the order of the file
+SPLITS = ('train', 'val', 'test')  # 0, 1 and 2 in the file
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding='utf-8') as file:
+            return file.read().splitlines()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'CelebA has no file {path}. Expected list_attr_celeba.txt and list_eval_partition.txt beside the folder '
+            'img_align_celeba of images.'
+        ) from error
+
+
+@DATASETS.register_module()
+class CelebAAttributes(BaseDataset):
+    """CelebA as it is distributed: a folder of images, ``list_attr_celeba.txt`` and ``list_eval_partition.txt``.
+
+    Args:
+        data_root (str): Folder of these.
+        splits (Sequence[str]): Of ``'train'``, ``'val'`` and ``'test'``. Defaults to ('train',).
+        data_prefix (str): Folder of the images. Defaults to ``'img_align_celeba'``.
+        ann_file (str): The attributes: the number of images, the names, then for each image its name and 1 or -1 for
+            each attribute. Defaults to ``'list_attr_celeba.txt'``.
+        partition_file (str): The splits: for each image its name and 0, 1 or 2. Defaults to
+            ``'list_eval_partition.txt'``.
+        **kwargs: See MMPretrain's ``BaseDataset``.
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+        ValueError: If a split is none, or a file is not of this form.
+    """
+
+    METAINFO = dict(classes=tuple(CELEBA_ATTRIBUTES))
+
+    def __init__(
+        self,
+        data_root: str = '',
+        splits: Sequence[str] = ('train',),
+        data_prefix: str = 'img_align_celeba',
+        ann_file: str = 'list_attr_celeba.txt',
+        partition_file: str = 'list_eval_partition.txt',
+        **kwargs,
+    ) -> None:
+        if isinstance(splits, str) or not splits or not set(splits) <= set(SPLITS):
+            raise ValueError(f'splits are a list of {list(SPLITS)}, not {splits!r}.')
+        self.splits = splits
+        self.partition_file = os.path.join(data_root, partition_file)
+        super().__init__(ann_file, data_root=data_root, data_prefix=data_prefix, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Read and check the files.
+
+        Returns:
+            List[dict]: ``img_path`` and ``gt_score`` (40,), 1 for the attributes that the face has and 0 for others.
+        """
+        count, names, *rows = _lines(self.ann_file)
+        if names.split() != CELEBA_ATTRIBUTES or count.strip() != str(len(rows)):
+            raise ValueError(
+                f'{self.ann_file} must begin with the number of its images ({len(rows)} follow; it says {count!r}) and '
+                f'the {len(CELEBA_ATTRIBUTES)} names of the attributes of CelebA.'
+            )
+        attributes = {}
+        for i, row in enumerate(rows):
+            name, *values = row.split()
+            if len(values) != len(CELEBA_ATTRIBUTES) or not set(values) <= {'1', '-1'}:
+                raise ValueError(
+                    f'Line {i + 3} of {self.ann_file} must be the name of an image and 1 or -1 for each of the '
+                    f'{len(CELEBA_ATTRIBUTES)} attributes: {row!r}.'
+                )
+            attributes[name] = np.array([value == '1' for value in values], np.float32)
+        wanted = {str(SPLITS.index(split)) for split in self.splits}
+        chosen = [name for name, split in (line.split() for line in _lines(self.partition_file)) if split in wanted]
+        unknown = [name for name in chosen if name not in attributes]
+        if unknown or not chosen:
+            raise ValueError(
+                f'{self.partition_file} names {len(chosen)} images of {list(self.splits)}, of which {len(unknown)} are '
+                f'not in {self.ann_file}: {unknown[:3]}. Expected some, and all of them there.'
+            )
+        return [dict(img_path=os.path.join(self.img_prefix, name), gt_score=attributes[name]) for name in chosen]
+
+    def extra_repr(self) -> list[str]:
+        """The extra repr information of the data set."""
+        return [*super().extra_repr(), f'Splits: \t{", ".join(self.splits)}']

@@ -1,0 +1,1 @@
+from .bayesian_attention_branch import BayesianAttentionBranchNetwork  # noqa: F401
