@@ -1,3 +1,12 @@
 from .attention_figure import attention_figure, reduce_channels
+from .cam import METHODS as CAM_METHODS
+from .cam import cam_layers, class_activation_maps, default_layer
 
-__all__ = ['attention_figure', 'reduce_channels']
+__all__ = [
+    'CAM_METHODS',
+    'attention_figure',
+    'cam_layers',
+    'class_activation_maps',
+    'default_layer',
+    'reduce_channels',
+]

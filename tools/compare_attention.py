@@ -1,0 +1,177 @@
+"""Compare the attention systems of this package: size, cost, speed and maps, in one table.
+
+python tools/compare_attention.py                                       # the networks for 32x32 images
+python tools/compare_attention.py --nets imagenet --batch-size 4 --out comparison.md
+python tools/compare_attention.py my_config.py configs/resattn/attention56_digits.py --shape 16
+
+Speeds are medians over rounds in which every network takes its turn, so that whatever else the machine does falls on
+all of them. Images are random numbers, and networks are not trained: no data is needed.
+"""
+
+import argparse
+import statistics
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import MODELS, DefaultScope
+from mmpretrain.structures import DataSample
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+import mmresattn  # noqa: F401
+from mmresattn.models.layers import attention_maps, record_attention
+
+CONFIGS = Path(__file__).parent.parent / 'configs'
+NETS = dict(  # side of the image, and the configs
+    cifar=(
+        32,
+        [
+            'resattn/ablations/resnet164_cifar100',  # no attention
+            'resattn/attention56_cifar100',
+            'resattn/attention92_cifar100',
+            'pay_attention/vgg_cifar100',  # no attention
+            'pay_attention/vgg-pan_cifar100',
+            'pay_attention/vgg-att2-pc_cifar100',
+            'pay_attention/vgg-att2-dp_cifar100',
+            'pay_attention/resnet164-att2-pc_cifar100',
+            'abn/abn-resnet20_cifar100',
+            'abn/abn-resnet110_cifar100',
+            'abn/abn-attention56_cifar100',
+        ],
+    ),
+    imagenet=(
+        224,
+        [
+            'resattn/attention56_imagenet',
+            'resattn/attention92_imagenet',
+            'resattn/attentionnext56_imagenet',
+            'senet/se-resnet50_imagenet',
+            'senet/se-bn-inception_imagenet',
+            'nonlocal/nonlocal-resnet50-1block_imagenet',
+            'nonlocal/nonlocal-resnet50-5block_imagenet',
+            'aaconv/aa-resnet50_imagenet',
+            'abn/abn-resnet50_imagenet',
+        ],
+    ),
+)
+COLUMNS = (
+    'network',
+    'parameters',
+    'multiply-adds',
+    'test, images/s',
+    'training, images/s',
+    'maps: CxHxW, or heads x queries x keys',
+)
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description='Compare attention systems: size, cost, speed and maps.')
+    parser.add_argument('configs', nargs='*', help='config files to compare instead of those of --nets')
+    parser.add_argument('--nets', choices=list(NETS), default='cifar', help='which networks of this package')
+    parser.add_argument('--shape', type=int, help='side of the images; default: 32 or 224 by --nets')
+    parser.add_argument('--batch-size', type=int, default=8, help='default: 8')
+    parser.add_argument('--rounds', type=int, default=5, help='rounds, in which one comes after the other; default: 5')
+    parser.add_argument('--iterations', type=int, default=2, help='of each network in a round; default: 2')
+    parser.add_argument('--out', type=Path, help='file to write the table to, in Markdown')
+    args = parser.parse_args(argv)
+    if min(args.batch_size, args.rounds, args.iterations) < 1:
+        parser.error('--batch-size, --rounds and --iterations are at least 1.')
+    side, names = NETS[args.nets]
+    args.shape = args.shape or side
+    args.configs = args.configs or [str(CONFIGS / f'{name}.py') for name in names]
+    return args
+
+
+class Net:
+    """A network, its counts and the times that were taken."""
+
+    def __init__(self, config, images):
+        cfg = Config.fromfile(config)
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+            self.model = MODELS.build(cfg.model).to(images.device)
+        self.images = images
+        self.samples = [DataSample().set_gt_label(0).to(images.device) for _ in images]
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)
+        self.times = {self.test: [], self.train: []}
+        self.parameters = sum(weight.numel() for weight in self.model.parameters())
+        self.model.eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self.model(images[:1])
+        self.multiply_adds = counter.get_total_flops() / 2  # of convolutions and products, as in papers
+        with torch.no_grad(), record_attention(self.model) as maps:
+            self.model(images[:1])
+        kinds = {name: tap.kind for name, tap in attention_maps(self.model).items()}
+        shapes = Counter((kinds[name], 'x'.join(map(str, one.shape[1:]))) for name, one in maps.items())
+        self.maps = {kind: [(n, shape) for (k, shape), n in shapes.items() if k == kind] for kind, _ in shapes}
+
+    def test(self):
+        self.model.eval()
+        with torch.no_grad():
+            self.model(self.images).cpu()  # waits for the device
+
+    def train(self):
+        """A step of SGD."""
+        self.model.train()
+        losses = self.model(self.images, self.samples, mode='loss')
+        loss, _ = self.model.parse_losses(losses)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        next(self.model.parameters()).flatten()[0].item()  # waits for the device
+
+    def take_turn(self, iterations, keep):
+        for phase, times in self.times.items():
+            for _ in range(iterations):
+                start = time.perf_counter()
+                phase()
+                if keep:
+                    times.append(time.perf_counter() - start)
+
+    def row(self, name):
+        speeds = [len(self.images) / statistics.median(times) for times in self.times.values()]
+        maps = [
+            f'{kind} ' + ', '.join(f'{n} of {shape}' if n > 1 else shape for n, shape in shapes)
+            for kind, shapes in self.maps.items()
+        ]
+        numbers = (f'{self.parameters:,}', f'{self.multiply_adds / 1e9:.2f} G', *(f'{speed:,.1f}' for speed in speeds))
+        return (name, *numbers, '; '.join(maps) or 'none')
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    console = Console()
+    torch.manual_seed(0)
+    images = torch.randn(args.batch_size, 3, args.shape, args.shape, device=get_device())
+    nets = [Net(config, images) for config in track(args.configs, 'networks are built', console=console)]
+    for number in track(range(args.rounds + 1), 'rounds', console=console):
+        for net in nets:
+            net.take_turn(args.iterations, keep=number > 0)  # the first round warms up
+    rows = [net.row(Path(config).stem) for net, config in zip(nets, args.configs)]
+
+    device = torch.cuda.get_device_name() if images.is_cuda else f'{images.device}, {torch.get_num_threads()} threads'
+    title = (
+        f'{args.shape}x{args.shape}, {args.batch_size} images a batch, medians of {args.rounds} x {args.iterations}, '
+        f'{device}, PyTorch {torch.__version__}'
+    )
+    table = Table(title=title)
+    for name in COLUMNS:
+        table.add_column(name, justify='left' if name in (COLUMNS[0], COLUMNS[-1]) else 'right', overflow='fold')
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    if args.out:
+        rule = ('---', *['---:'] * (len(COLUMNS) - 2), '---')
+        lines = [f'| {" | ".join(line)} |' for line in (COLUMNS, rule, *rows)]
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text('\n'.join([f'{title}:', '', *lines]) + '\n')
+        console.print(f'written to {args.out}')
+
+
+if __name__ == '__main__':
+    main()
