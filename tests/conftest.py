@@ -4,8 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    torch.set_num_threads(1)  # there is a worker for every core
 
 
 @pytest.fixture(scope='session')
