@@ -1,0 +1,60 @@
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from sklearn.datasets import load_digits
+
+from mmresattn.apis import build_runner, load_classifier
+from tests.conftest import ROOT
+
+WEIGHTS = ROOT / 'weights'
+# Name, which is that of its config; accuracy on CIFAR-10's test images; logits of the first of scikit-learn's digits.
+PUBLISHED = [
+    (
+        'attention56_cifar10_fast',
+        91.22,
+        [-0.3652, -0.4890, 0.0385, 0.8634, -0.4567, 0.3519, -0.7109, 0.7516, -0.2296, -0.1825],
+    ),
+]
+
+
+def test_files_are_small_and_what_their_sums_say():
+    sums = dict(reversed(line.split()) for line in (WEIGHTS / 'SHA256SUMS').read_text().splitlines())
+    files = {path.name: path for path in WEIGHTS.glob('*.safetensors')}
+    assert files.keys() == sums.keys() == {f'{name}.safetensors' for name, *_ in PUBLISHED}
+    for name, path in files.items():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == sums[name]
+        assert path.stat().st_size <= 4 * 2**20
+
+
+@pytest.mark.parametrize(('name', 'accuracy', 'logits'), PUBLISHED)
+def test_a_digit_gives_the_same_logits(name, accuracy, logits, tmp_path, monkeypatch):
+    for split in ('train', 'test'):
+        (tmp_path / f'cifar10/{split}/class').mkdir(parents=True)
+    (tmp_path / 'cifar10/test/class/0.png').touch()
+    monkeypatch.setenv('MMRESATTN_DATA', str(tmp_path))
+    model, _ = load_classifier(str(ROOT / f'configs/resattn/{name}.py'), str(WEIGHTS / f'{name}.safetensors'))
+    digit = np.kron(load_digits().images[0] * 15, np.ones((4, 4)))  # 32x32, 0 to 240
+    image = torch.tensor(digit, dtype=torch.uint8).expand(1, 3, -1, -1).to(next(model.parameters()).device)
+    with torch.no_grad():
+        scores = model(model.data_preprocessor(dict(inputs=image))['inputs'], mode='tensor')[0]
+    assert scores.tolist() == pytest.approx(logits, abs=2e-3)
+
+
+@pytest.mark.parametrize(('name', 'accuracy', 'logits'), PUBLISHED)
+def test_accuracy_is_the_stated_one(name, accuracy, logits, tmp_path):
+    data = Path(os.environ.get('MMRESATTN_DATA', 'data'))
+    found = len(list((data / 'cifar10/test').glob('*/*')))
+    if found != 10_000:
+        pytest.skip(f'{data}/cifar10/test has {found} of 10,000 images; MMRESATTN_DATA names the folder of cifar10/')
+    cfg = Config.fromfile(ROOT / f'configs/resattn/{name}.py')
+    cfg.merge_from_dict(dict(work_dir=str(tmp_path), load_from=str(WEIGHTS / f'{name}.safetensors'), launcher='none'))
+    metrics = build_runner(cfg, ['test_dataloader']).test()
+    assert metrics['accuracy/top1'] == pytest.approx(accuracy, abs=0.03)  # another processor may flip an image or two
+    stated = re.search(rf'\[{name}\].*?\| ([\d.]+) % \| ([\d.]+) %', (WEIGHTS / 'README.md').read_text())
+    assert float(stated[2]) == accuracy == pytest.approx(100 - float(stated[1]))
