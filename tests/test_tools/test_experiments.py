@@ -143,6 +143,7 @@ def start(data, work_dir):
     )
 
 
+@pytest.mark.timeout(900)  # eight processes, one after the other
 def test_rows_are_resumed_skipped_and_fail_alone(data, tmp_path):
     work = tmp_path / 'work'
     mixed, channel = (work / f'attention56_{name}cifar10' for name in ('', 'channel_'))
