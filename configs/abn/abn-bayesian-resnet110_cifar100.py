@@ -7,22 +7,7 @@ Data: data/cifar100/{train,test}/<class>/*, or under $MMRESATTN_DATA.
     python tools/train.py configs/abn/abn-bayesian-resnet110_cifar100.py
 """
 
-_base_ = ['../_base_/datasets/cifar100_memory_bs128.py', '../_base_/schedules/abn_cifar.py']
+_base_ = './abn-bayesian-resnet20_cifar100.py'
 
-from mmresattn.models import attention_branch_network  # noqa: E402
-
-model = attention_branch_network(dict(type='CIFARResNet', depth=110), num_classes=100)
-model.update(type='BayesianAttentionBranchNetwork', drop_rate=0.3, passes=50)
-
-val_evaluator = [
-    dict(type='Accuracy', topk=(1, 5)),
-    dict(
-        type='MultiTasksMetric',
-        task_metrics=dict(
-            perception_branch=[dict(type='Accuracy', topk=(1, 5))],
-            attention_branch=[dict(type='Accuracy', topk=(1, 5))],
-        ),
-    ),
-]
-test_evaluator = val_evaluator
-train_cfg = dict(val_interval=50)  # a prediction costs as much as about 36 of the plain network's
+backbone = dict(depth=110)
+model = dict(backbone=backbone, neck=dict(backbone=backbone), head=dict(backbone=backbone))

@@ -2,6 +2,7 @@ from .attention_maps import LoadAttentionMap, SplitAttentionMap
 from .batch_transforms import BatchProgressiveResize, BatchRandomCrop, BatchRandomErasing, BatchRandomFlip
 from .celeba import CELEBA_ATTRIBUTES, CelebAAttributes
 from .checks import check_data
+from .class_attributes import ClassAttributes
 from .image_arrays import ImageArrays
 from .in_memory import InMemory
 from .noisy_labels import NoisyLabels
@@ -13,6 +14,7 @@ __all__ = [
     'BatchRandomErasing',
     'BatchRandomFlip',
     'CelebAAttributes',
+    'ClassAttributes',
     'InMemory',
     'ImageArrays',
     'LoadAttentionMap',

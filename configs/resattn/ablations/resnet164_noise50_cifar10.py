@@ -6,16 +6,6 @@ Data: data/cifar10/{train,test}/<class>/*, or under $MMRESATTN_DATA.
     python tools/train.py configs/resattn/ablations/resnet164_noise50_cifar10.py
 """
 
-_base_ = './resnet164_cifar10.py'
+_base_ = './resnet164_noise10_cifar10.py'
 
-train_dataloader = dict(
-    dataset=dict(
-        dataset=dict(
-            _delete_=True,
-            type='NoisyLabels',
-            clean_ratio=0.5,
-            seed=0,
-            dataset=_base_.train_dataloader.dataset.dataset,
-        )
-    )
-)
+train_dataloader = dict(dataset=dict(dataset=dict(clean_ratio=0.5)))
