@@ -9,6 +9,14 @@ from mmpretrain.models.backbones.resnext import Bottleneck
 from torch import Tensor, nn
 
 from ..layers import checkpoint
+from ..layers.checks import (
+    check_each_stage,
+    check_frozen_stages,
+    check_images,
+    check_integers,
+    name_single_values,
+    stage_indices,
+)
 from .attention_places import AttentionPlaces, resolve_attention
 
 
@@ -72,11 +80,13 @@ class AttentionResNet(ResNet):
             freezes nothing. Defaults to -1.
         caffe_pool (bool): Whether the pooling of the stem has no padding and rounds up, as in Caffe networks. Defaults
             to False.
-        **kwargs: ``in_channels``, ``stem_channels``, ``base_channels``, ``style`` (``'caffe'`` puts the stride on the
-            first 1x1 convolution), ``deep_stem``, ``avg_down``, ``conv_cfg``, ``norm_cfg``, ``norm_eval``,
-            ``with_cp``, ``zero_init_residual``, ``drop_path_rate`` and ``init_cfg`` of MMPretrain's ResNet. With
-            ``with_cp`` blocks are recomputed in the backward pass, also with edited maps; BatchNorm then updates its
-            running statistics twice a step.
+        in_channels (int): Channels of the input image. Defaults to 3.
+        style (str): ``'pytorch'``, or ``'caffe'``, which puts the stride on the first 1x1 convolution. Defaults to
+            ``'pytorch'``.
+        **kwargs: ``stem_channels``, ``base_channels``, ``deep_stem``, ``avg_down``, ``conv_cfg``, ``norm_cfg``,
+            ``norm_eval``, ``with_cp``, ``zero_init_residual``, ``drop_path_rate`` and ``init_cfg`` of MMPretrain's
+            ResNet. With ``with_cp`` blocks are recomputed in the backward pass, also with edited maps; BatchNorm then
+            updates its running statistics twice a step.
 
     Raises:
         ValueError: If an argument does not fit; the message says what would.
@@ -103,24 +113,28 @@ class AttentionResNet(ResNet):
         out_indices: int | Sequence[int] = -1,
         frozen_stages: int = -1,
         caffe_pool: bool = False,
+        in_channels: int = 3,
+        style: str = 'pytorch',
         **kwargs,
     ) -> None:
         if depth not in self.arch_settings:
             raise ValueError(f'depth is one of {list(self.arch_settings)}, not {depth!r}.')
-        if not len(strides) == len(dilations) == num_stages:
-            raise ValueError(f'strides and dilations need one value for each of the {num_stages} stages.')
-        if not -1 <= frozen_stages <= num_stages:
-            raise ValueError(f'frozen_stages is from -1 to {num_stages}, not {frozen_stages}.')
-        out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        if not out_indices or not all(-num_stages <= index < num_stages for index in out_indices):
-            raise ValueError(f'out_indices are from {-num_stages} to {num_stages - 1}, not {out_indices}.')
+        if num_stages not in (1, 2, 3, 4):
+            raise ValueError(f'num_stages is from 1 to 4, not {num_stages!r}.')
+        check_each_stage(num_stages, strides=strides, dilations=dilations)
+        check_frozen_stages(frozen_stages, num_stages)
+        out_indices = stage_indices(out_indices, num_stages)
+        check_integers(groups=groups, width_per_group=width_per_group, in_channels=in_channels)
+        check_integers(base_channels=kwargs.get('base_channels', 64))
+        check_integers(2 if kwargs.get('deep_stem') else 1, stem_channels=kwargs.get('stem_channels', 64))
+        if style not in ('pytorch', 'caffe'):
+            raise ValueError(f"style is 'pytorch' or 'caffe', not {style!r}.")
         block, numbers = self.arch_settings[depth]
         if groups != 1 and block is AttentionBasicBlock:
             raise ValueError(f'ResNet-{depth} has no groups; a ResNeXt has a depth of 50, 101 or 152.')
         self.groups = groups
         self.width_per_group = width_per_group
         self.attention = resolve_attention(attention, numbers[:num_stages])
-        out_indices = sorted({index % num_stages for index in out_indices})
         built = out_indices[-1] + 1
         super().__init__(
             depth,
@@ -129,10 +143,14 @@ class AttentionResNet(ResNet):
             dilations=dilations[:built],
             out_indices=out_indices,
             frozen_stages=min(frozen_stages, built),
+            in_channels=in_channels,
+            style=style,
             **kwargs,
         )
         if caffe_pool:
             self.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.in_channels = in_channels
+        self.min_size = 3 if caffe_pool else 1  # for that pooling; a layer in a block may want more
 
     def make_res_layer(self, **kwargs) -> AttentionResLayer:
         stage = len(self.res_layers)
@@ -143,6 +161,23 @@ class AttentionResNet(ResNet):
             for index in blocks[stage]:
                 res_layer[index].put(layer, **fields)
         return res_layer
+
+    @name_single_values
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Features of an image.
+
+        Args:
+            x (Tensor): Images (N, in_channels, H, W), H and W at least 3 with ``caffe_pool``.
+
+        Returns:
+            tuple[Tensor]: For each of ``out_indices`` the features (N, channels, H / stride, W / stride), rounded up,
+            but down by ``caffe_pool``.
+
+        Raises:
+            ValueError: If the shape does not fit.
+        """
+        check_images(x, self.in_channels, self.min_size)
+        return super().forward(x)
 
     def train(self, mode: bool = True) -> 'AttentionResNet':
         """Set the training mode; frozen stages, and BatchNorm with ``norm_eval``, stay in evaluation mode."""

@@ -15,18 +15,64 @@ from mmpretrain.models.backbones.resnext import Bottleneck as GroupedBottleneck
 from torch import Tensor, nn
 
 from ..layers import norm_relu
+from ..layers.checks import (
+    check_each_stage,
+    check_frozen_stages,
+    check_images,
+    check_integers,
+    check_share,
+    name_single_values,
+    stage_indices,
+)
 from .attention_places import AttentionPlaces, resolve_attention
 
 
 def _blocks(name: str, depth: int, step: int, rest: int) -> int:
     """Blocks of each of the three stages of a network of ``step * blocks + rest`` layers."""
-    if depth <= rest or (depth - rest) % step:
+    if not isinstance(depth, int) or depth <= rest or (depth - rest) % step:
         raise ValueError(f'The depth of a {name} is {step}n + {rest} with n of at least 1, not {depth}.')
     return (depth - rest) // step
 
 
+def _fitting(
+    num_stages: int, strides: Sequence[int], dilations: Sequence[int], out_indices: int | Sequence[int], others: dict
+) -> list[int]:
+    """The stages whose outputs are returned, once all that MMPretrain's ``ResNet_CIFAR`` does not check has been."""
+    if num_stages not in (1, 2, 3):
+        raise ValueError(f'num_stages is from 1 to 3, not {num_stages!r}.')
+    check_each_stage(num_stages, strides=strides, dilations=dilations)
+    check_frozen_stages(others.get('frozen_stages', -1), num_stages)
+    check_integers(in_channels=others.get('in_channels', 3))
+    return stage_indices(out_indices, num_stages)
+
+
+class _Mended:
+    """Mixin for MMPretrain's backbones: a forward that says what is wrong, and ``train`` and ``eval`` that return."""
+
+    @name_single_values
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Features of an image.
+
+        Args:
+            x (Tensor): Images (N, in_channels, H, W).
+
+        Returns:
+            tuple[Tensor]: For each of ``out_indices`` the features (N, channels, H / stride, W / stride), rounded up.
+
+        Raises:
+            ValueError: If the shape does not fit.
+        """
+        check_images(x, self.conv1.in_channels)
+        return super().forward(x)
+
+    def train(self, mode: bool = True) -> '_Mended':
+        """Set the training mode; frozen stages, and BatchNorm with ``norm_eval``, stay in evaluation mode."""
+        super().train(mode)
+        return self
+
+
 @MODELS.register_module()
-class CIFARResNet(ResNet_CIFAR):
+class CIFARResNet(_Mended, ResNet_CIFAR):
     """ResNet of three stages (He et al., 2016, section 4.2) as in the code of the Attention Branch Network.
 
     From depth 44 on its blocks are bottlenecks, though the depth is still counted as if they had two layers:
@@ -60,6 +106,8 @@ class CIFARResNet(ResNet_CIFAR):
         **kwargs,
     ) -> None:
         n = _blocks('CIFARResNet', depth, 6, 2)
+        out_indices = _fitting(num_stages, strides, dilations, out_indices, kwargs)
+        check_integers(stem_channels=stem_channels, base_channels=base_channels)
         self.arch_settings = {depth: (Bottleneck if depth >= 44 else BasicBlock, (n, n, n))}
         super().__init__(
             depth,
@@ -75,7 +123,7 @@ class CIFARResNet(ResNet_CIFAR):
 
 
 @MODELS.register_module()
-class CIFARResNeXt(ResNeXt, ResNet_CIFAR):
+class CIFARResNeXt(_Mended, ResNeXt, ResNet_CIFAR):
     """ResNeXt of three stages (Xie et al., arXiv:1611.05431, section 5.3): 256, 512 and 1024 channels.
 
     Args:
@@ -106,6 +154,8 @@ class CIFARResNeXt(ResNeXt, ResNet_CIFAR):
         **kwargs,
     ) -> None:
         n = _blocks('CIFARResNeXt', depth, 9, 2)
+        out_indices = _fitting(num_stages, strides, dilations, out_indices, kwargs)
+        check_integers(groups=groups, width_per_group=width_per_group)
         self.arch_settings = {depth: (GroupedBottleneck, (n, n, n))}
         super().__init__(
             depth,
@@ -124,32 +174,40 @@ class _PreActNet(BaseModule):
     """A convolution, then ``stage1`` to ``stage3``; the last one is followed by ``norm``, a normalisation and a ReLU.
 
     Subclasses fill in the stages that :meth:`_built` names.
+
+    Attributes:
+        min_size (int): Smallest height and width of an input.
     """
+
+    min_size = 1
 
     def __init__(
         self, in_channels: int, stem_channels: int, out_indices: int | Sequence[int], init_cfg: dict | list | None
     ) -> None:
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
-        out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        if not out_indices or not all(-3 <= index < 3 for index in out_indices):
-            raise ValueError(f'out_indices are from -3 to 2: there are three stages; got {out_indices}.')
-        self.out_indices = sorted({index % 3 for index in out_indices})
+        check_integers(in_channels=in_channels)
+        self.out_indices = stage_indices(out_indices, 3)
         self.stem = nn.Conv2d(in_channels, stem_channels, 3, padding=1, bias=False)
 
     def _built(self) -> range:
         """Stages that are built: none past the last one that is returned."""
         return range(self.out_indices[-1] + 1)
 
+    @name_single_values
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Features of an image.
 
         Args:
-            x (Tensor): Images (N, in_channels, H, W).
+            x (Tensor): Images (N, in_channels, H, W), H and W at least ``min_size``.
 
         Returns:
             tuple[Tensor]: For each of ``out_indices`` the features (N, channels, H / stride, W / stride), of earlier
             stages as raw sums.
+
+        Raises:
+            ValueError: If the shape does not fit.
         """
+        check_images(x, self.stem.in_channels, self.min_size)
         x = self.stem(x)
         outs = []
         for i in self._built():
@@ -225,6 +283,9 @@ class CIFARWideResNet(_PreActNet):
     ) -> None:
         super().__init__(in_channels, 16, out_indices, init_cfg)
         n = _blocks('CIFARWideResNet', depth, 6, 4)
+        check_integers(widen_factor=widen_factor)
+        check_share('drop_rate', drop_rate)
+        check_each_stage(3, strides=strides)
         self.strides = tuple(strides)
         channels = 16
         for i in self._built():
@@ -271,8 +332,11 @@ class CIFARDenseNet(_PreActNet):
         norm_cfg: dict = dict(type='BN'),
         init_cfg: dict | list | None = INIT,
     ) -> None:
+        check_integers(growth_rate=growth_rate)
+        check_share('drop_rate', drop_rate)
         super().__init__(in_channels, 2 * growth_rate, out_indices, init_cfg)
         n = _blocks('CIFARDenseNet', depth, 6, 4)
+        self.min_size = 2 ** min(len(self._built()), 2)  # each transition halves and rounds down
         channels = 2 * growth_rate
         for i in self._built():
             block = DenseBlock(n, channels, bn_size=4, growth_rate=growth_rate, norm_cfg=norm_cfg, drop_rate=drop_rate)

@@ -7,12 +7,18 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ...compat.meta_device import LinspaceOnCPU
+from ..layers.checks import name_single_values
+
+
+def _build(backbone: dict) -> nn.Module:
+    # A plain name is MMPretrain's, whatever package's model was built last in this process.
+    return MODELS.build({'_scope_': 'mmpretrain', **backbone})
 
 
 def _on_meta(backbone: dict) -> nn.Module:
     """The backbone without memory for its weights, to look at."""
     with torch.device('meta'), LinspaceOnCPU():
-        model = MODELS.build(backbone)
+        model = _build(backbone)
     model.eval()
     return model
 
@@ -33,6 +39,8 @@ def without_last_stage(backbone: dict) -> dict:
 
 
 def _without_last_stage(backbone: dict, whole: nn.Module) -> dict:
+    if whole.num_stages == 1 if isinstance(whole, ResNet) else len(getattr(whole, 'stages', ())) == 1:
+        raise ValueError(f'This {type(whole).__name__} has a single stage, so it cannot be cut before its last one.')
     if not isinstance(whole, ResNet):
         return {**backbone, 'out_indices': [-2]}
     n = whole.num_stages - 1
@@ -75,12 +83,14 @@ class LastStage(BaseModule):
         if copy and hasattr(whole, 'strides'):  # a dense block has none
             backbone = {**backbone, 'strides': (*whole.strides[:-1], 1)}
         self.backbone = backbone
-        size = torch.empty(1, backbone.get('in_channels', 3), 64, 64, device='meta')
-        self.out_channels = whole(size)[-1].shape[1]
-        built = MODELS.build(backbone)
+        side = max(64, getattr(whole, 'min_size', 1))
+        images = torch.empty(1, backbone.get('in_channels', 3), side, side, device='meta')
+        self.out_channels = whole(images)[-1].shape[1]
+        built = _build(backbone)
         for name in names[:1] if copy else names:
             self.add_module(name, getattr(built, name))
 
+    @name_single_values
     def forward(self, x: Tensor) -> Tensor:
         """Output of the stage.
 
@@ -96,7 +106,7 @@ class LastStage(BaseModule):
 
     def init_weights(self) -> None:
         """Take the weights of a freshly initialised backbone."""
-        whole = MODELS.build(self.backbone)
+        whole = _build(self.backbone)
         whole.init_weights()
         self.load_state_dict(whole.state_dict(), strict=False)
         self._is_init = True

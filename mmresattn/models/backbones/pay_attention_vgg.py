@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import AttentionMap, PreActBottleneck, norm_relu
+from ..layers.checks import check_images, check_integers, name_single_values
 
 # One row a network. A plan lists layers in their order: `conv64` is a 3x3 convolution to 64 channels with normalisation
 # and ReLU, `drop.3` dropout, `max2` a max pooling by 2, `to32` one to 32x32 from any size, `stem16` a bare 3x3
@@ -70,7 +71,14 @@ def parse_plan(plan: str) -> list[tuple[str, float, int]]:
                 f'{word!r} is no layer of a plan; expected words such as conv64, drop.4, max2, to32, stem16, unit64, '
                 f'unit128/2 and norm. The plan is {plan!r}.'
             )
-        layers.append((kind, float(number or 0), int(stride or 1)))
+        number, stride = float(number or 0), int(stride or 1)
+        whole = kind == 'norm' or number >= 1 and number.is_integer()
+        if stride < 1 or not (number <= 1 if kind == 'drop' else whole):
+            raise ValueError(
+                f'{word!r} is no layer of a plan: dropout is from 0 to 1, and channels, sizes and strides are integers '
+                f'of at least 1. The plan is {plan!r}.'
+            )
+        layers.append((kind, number, stride))
     return layers
 
 
@@ -240,6 +248,8 @@ class PayAttentionNet(BaseModule):
                 f'An architecture has the fields {list(VGG_ATT)} (and base); '
                 f'missing: {sorted(set(VGG_ATT) - set(fields))}, unknown: {sorted(set(fields) - set(VGG_ATT))}.'
             )
+        if not isinstance(fields['stages'], Sequence) or isinstance(fields['stages'], str) or not fields['stages']:
+            raise ValueError(f"stages are one or more plans of layers, such as ('conv64',), not {fields['stages']!r}.")
         n = len(fields['stages'])
         gates = fields['gates'] or [None] * n
         if len(gates) != n:
@@ -249,6 +259,9 @@ class PayAttentionNet(BaseModule):
             raise ValueError(f'out_indices are different stages from 0 to {n - 1}, not {list(out_indices)}.')
         if not out_indices and fields['global_channels'] is None:
             raise ValueError('Nothing to return: give out_indices, or an architecture with a global vector.')
+        check_integers(in_channels=in_channels)
+        if fields['global_channels'] is not None:
+            check_integers(global_channels=fields['global_channels'])
         self.in_channels = in_channels
         self.average_gradients = average_gradients
         self.min_size = _min_size(fields['stages'], gates, fields['tail'])
@@ -265,6 +278,7 @@ class PayAttentionNet(BaseModule):
         if fields['global_channels'] is not None:
             self.to_global = _global_net(fields['tail'], channels, fields['global_channels'], norm_cfg)
 
+    @name_single_values
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Local features and the global vector of images.
 
@@ -278,13 +292,7 @@ class PayAttentionNet(BaseModule):
         Raises:
             ValueError: If the shape does not fit.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f'Expected images of shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}.')
-        if min(x.shape[2:]) < self.min_size:
-            raise ValueError(
-                f'Images of {x.shape[2]}x{x.shape[3]} are too small: this network needs at least '
-                f'{self.min_size}x{self.min_size}. Resize them, or take an architecture with fewer poolings.'
-            )
+        check_images(x, self.in_channels, self.min_size)
         outs = []
         for i, name in enumerate(self.stages):
             x = getattr(self, name)(x)

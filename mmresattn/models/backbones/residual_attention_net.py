@@ -8,7 +8,15 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..layers import UNITS, AttentionModule, checkpoint, norm_relu
+from ..layers import MASK_ACTIVATIONS, UNITS, AttentionModule, checkpoint, norm_relu
+from ..layers.checks import (
+    check_each_stage,
+    check_frozen_stages,
+    check_images,
+    check_integers,
+    name_single_values,
+    stage_indices,
+)
 
 # One row a network. Every stage is a unit that changes the shape, its attention modules, and `units_after`.
 IMAGENET = dict(
@@ -75,10 +83,12 @@ def resolve_arch(arch: str | dict) -> dict:
     """
     if isinstance(arch, str):
         arch = dict(base=arch)
+    if not isinstance(arch, dict):
+        raise ValueError(f'An architecture is a name, one of {list(ARCHITECTURES)}, or a dict, not {arch!r}.')
     fields = dict(arch)
     base = fields.pop('base', None)
     if base is not None:
-        if base not in ARCHITECTURES:
+        if base not in list(ARCHITECTURES):
             raise ValueError(f'Unknown architecture {base!r}; there are {list(ARCHITECTURES)}, or give a dict.')
         fields = {**ARCHITECTURES[base], **fields}
     fields = {'p': 1, 't': 2, 'r': 1, 'bottom_units': None, 'mask_widths': None, **fields}
@@ -91,9 +101,20 @@ def resolve_arch(arch: str | dict) -> dict:
         if fields[field] not in known:
             raise ValueError(f'The {field} of an architecture is one of {list(known)}, not {fields[field]!r}.')
     per_stage = PER_STAGE if fields['mask_widths'] is None else (*PER_STAGE, 'mask_widths')
+    if not all(isinstance(fields[field], Sequence) for field in per_stage):
+        raise ValueError(f'An architecture has sequences, of one value for each stage, in {per_stage}.')
     lengths = {field: len(fields[field]) for field in per_stage}
     if len(set(lengths.values())) != 1 or not lengths['channels']:
         raise ValueError(f'An architecture has one value for each stage in {per_stage}; their lengths are {lengths}.')
+    n = lengths['channels']
+    check_each_stage(n, 1, channels=fields['channels'], strides=fields['strides'])
+    check_each_stage(n, 0, **{field: fields[field] for field in ('modules', 'poolings', 'units_after')})
+    check_integers(1, stem_channels=fields['stem_channels'])
+    check_integers(0, **{field: fields[field] for field in ('p', 't', 'r')})
+    widths = {f'mask_widths[{i}]': width for i, width in enumerate(fields['mask_widths'] or ()) if width is not None}
+    check_integers(1, **widths)
+    if fields['bottom_units'] is not None:
+        check_integers(0, bottom_units=fields['bottom_units'])
     return fields
 
 
@@ -149,8 +170,8 @@ class ResidualAttentionNet(BaseBackbone):
             paper's equal FLOPs. Defaults to ``'encoder_decoder'``.
         in_channels (int): Channels of the input image. Defaults to 3.
         strides (Sequence[int], optional): Stride of each stage, instead of the architecture's.
-        dilations (Sequence[int], optional): Dilation of the 3x3 convolutions of each stage, of its masks too. Defaults
-            to 1 everywhere.
+        dilations (Sequence[int], optional): Dilation of the 3x3 convolutions of each stage, of its masks too; its first
+            unit takes that of the stage before, whose grid it reads. Defaults to 1 everywhere.
         out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0; negative ones count from the end.
             Nothing is built past the last of them. Defaults to -1.
         norm_outputs (bool): Whether outputs of earlier stages also pass a normalisation and a ReLU of their own, which
@@ -203,18 +224,14 @@ class ResidualAttentionNet(BaseBackbone):
         strides = fields['strides'] if strides is None else strides
         dilations = [1] * n if dilations is None else dilations
         mask_widths = [None] * n if fields['mask_widths'] is None else fields['mask_widths']
-        if len(strides) != n or len(dilations) != n:
-            raise ValueError(f'strides and dilations need one value for each of the {n} stages of {arch!r}.')
-        if not -1 <= frozen_stages <= n:
-            raise ValueError(f'frozen_stages is from -1 to {n} for {arch!r}, not {frozen_stages}.')
-        out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        if not out_indices or not all(-n <= index < n for index in out_indices):
-            raise ValueError(f'out_indices are from {-n} to {n - 1} for {arch!r}, not {out_indices}.')
-        if len({index % n for index in out_indices}) < len(out_indices):
-            raise ValueError(f'out_indices name a stage twice: {out_indices}.')
+        if attention not in MASK_ACTIVATIONS:
+            raise ValueError(f'attention is one of {list(MASK_ACTIVATIONS)}, not {attention!r}.')
+        check_each_stage(n, strides=strides, dilations=dilations)
+        check_frozen_stages(frozen_stages, n)
+        check_integers(in_channels=in_channels)
         self.arch = fields
         self.in_channels = in_channels
-        self.out_indices = sorted(index % n for index in out_indices)
+        self.out_indices = stage_indices(out_indices, n)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
@@ -252,7 +269,8 @@ class ResidualAttentionNet(BaseBackbone):
                 **make,
             )
             stage = nn.Sequential()
-            stage.add_module('unit1', unit(channels, width, stride, projection=True, **make))
+            first = dict(make, dilation=dilations[max(i - 1, 0)])  # it reads the grid of the stage before
+            stage.add_module('unit1', unit(channels, width, stride, projection=True, **first))
             for k in range(fields['modules'][i]):
                 stage.add_module(f'attention{k + 1}', module())
             for k in range(fields['units_after'][i]):
@@ -265,6 +283,7 @@ class ResidualAttentionNet(BaseBackbone):
         self.min_size = self._min_size(1 if attention != 'spatial' else 2)
         self._freeze_stages()
 
+    @name_single_values
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Features of an image.
 
@@ -308,13 +327,7 @@ class ResidualAttentionNet(BaseBackbone):
             yield (height // scale) * (width // scale), height * width
 
     def _check_input(self, x: Tensor) -> None:
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f'Expected images of shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}.')
-        if x.shape[2] < self.min_size or x.shape[3] < self.min_size:
-            raise ValueError(
-                f'Images of {x.shape[2]}x{x.shape[3]} are too small: this network needs at least '
-                f'{self.min_size}x{self.min_size}. Resize them, or take an architecture with fewer poolings.'
-            )
+        check_images(x, self.in_channels, self.min_size)
         if self.training and x.shape[0] == 1:
             for name, (lowest, output) in zip(self.stages, self._map_sizes(*x.shape[2:])):
                 stage, norm = getattr(self, name), getattr(self, name.replace('stage', 'norm'), None)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import SqueezeExcitation, checkpoint
+from ..layers.checks import check_frozen_stages, check_images, check_integers, name_single_values, stage_indices
 
 # The official network, one row a module: widths of the branches 1x1; 1x1, 3x3; 1x1, 3x3, 3x3; and the pooling with the
 # width of its 1x1 projection. A module without the 1x1 branch and the projection has stride 2 and starts a stage.
@@ -146,15 +147,12 @@ class SEBNInception(BaseBackbone):
     ) -> None:
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
         n = len(STAGES)
-        out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        if not out_indices or not all(-n <= index < n for index in out_indices):
-            raise ValueError(f'out_indices are from {-n} to {n - 1}, not {out_indices}.')
-        if not -1 <= frozen_stages <= n:
-            raise ValueError(f'frozen_stages is from -1 to {n}, not {frozen_stages}.')
-        if ratio is not None and not 1 <= ratio <= 256:  # the narrowest module gives 256 channels
-            raise ValueError(f'ratio is from 1 to 256, or None for BN-Inception, not {ratio}.')
+        check_frozen_stages(frozen_stages, n)
+        check_integers(in_channels=in_channels)
+        if ratio is not None and ratio not in range(1, 257):  # the narrowest module gives 256 channels
+            raise ValueError(f'ratio is from 1 to 256, or None for BN-Inception, not {ratio!r}.')
         self.in_channels = in_channels
-        self.out_indices = sorted({index % n for index in out_indices})
+        self.out_indices = stage_indices(out_indices, n)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
@@ -178,6 +176,7 @@ class SEBNInception(BaseBackbone):
             self.stages.append(f'stage{i + 1}')
         self._freeze_stages()
 
+    @name_single_values
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Features of an image.
 
@@ -191,11 +190,7 @@ class SEBNInception(BaseBackbone):
         Raises:
             ValueError: If the shape does not fit.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels or min(x.shape[2:]) < MIN_SIZE:
-            raise ValueError(
-                f'Expected images of shape (N, {self.in_channels}, H, W), H and W at least {MIN_SIZE}, '
-                f'got {tuple(x.shape)}.'
-            )
+        check_images(x, self.in_channels, MIN_SIZE)
         x = self.stem(x)
         outs = []
         for i, name in enumerate(self.stages):

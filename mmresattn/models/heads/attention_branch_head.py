@@ -8,6 +8,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from ..backbones.last_stage import LastStage
+from ..layers.checks import check_integers
 
 
 @MODELS.register_module()
@@ -31,6 +32,7 @@ class AttentionBranchHead(LinearClsHead):
     """
 
     def __init__(self, backbone: dict, num_classes: int, map_loss_weight: float | None = None, **kwargs) -> None:
+        check_integers(num_classes=num_classes)
         if map_loss_weight is not None and map_loss_weight < 0:
             raise ValueError(f'map_loss_weight is at least 0, or None for no such loss; got {map_loss_weight}.')
         stage = LastStage(backbone)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..backbones.last_stage import LastStage
 from ..layers import AttentionMap, checkpoint
+from ..layers.checks import check_integers
 from ..necks.attention_branch import feature_extractor
 
 POOLS = {'max': nn.AdaptiveMaxPool2d, 'avg': nn.AdaptiveAvgPool2d}
@@ -48,6 +49,7 @@ class MultiTaskAttentionBranchNeck(BaseModule):
         init_cfg: dict | list | None = dict(type='Kaiming', layer='Conv2d', mode='fan_in', nonlinearity='linear'),
     ) -> None:
         super().__init__(init_cfg)
+        check_integers(num_classes=num_classes)
         if pool not in POOLS:
             raise ValueError(f'pool is one of {list(POOLS)}, not {pool!r}.')
         self.stage = LastStage(backbone, copy=True)

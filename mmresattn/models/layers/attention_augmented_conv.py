@@ -6,6 +6,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from .attention_map import AttentionMap
+from .checks import check_integers
 
 
 def relative_logits(queries: Tensor, table: Tensor) -> Tensor:
@@ -80,13 +81,12 @@ class AttentionAugmentedConv(nn.Module):
         pool: bool = False,
     ) -> None:
         super().__init__()
-        if heads < 1 or size < 1 or not 0 <= upsilon <= 1 or kappa < 0:
-            raise ValueError(
-                'heads and size are at least 1, upsilon is from 0 to 1 and kappa at least 0; got '
-                f'heads={heads}, size={size}, upsilon={upsilon}, kappa={kappa}.'
-            )
+        check_integers(heads=heads, size=size, min_head_keys=min_head_keys)
+        if not 0 <= upsilon <= 1 or kappa < 0:
+            raise ValueError(f'upsilon is from 0 to 1 and kappa at least 0; got upsilon={upsilon}, kappa={kappa}.')
         self.heads = heads
-        self.strides = [stride, 2] if pool else [stride]
+        self.stride = stride
+        self.pool = pool
         self.keys = max(min_head_keys, int(kappa * out_channels / heads)) * heads
         self.values = int(upsilon * out_channels / heads) * heads
         if upsilon and not self.values:
@@ -95,6 +95,11 @@ class AttentionAugmentedConv(nn.Module):
                 'upsilon; upsilon=0 is the plain convolution.'
             )
         convolved = out_channels - self.values
+        if convolved % groups:
+            raise ValueError(
+                f'Attention leaves {convolved} of {out_channels} channels to the convolution, which {groups} groups '
+                'cannot share: take another upsilon, other heads or fewer groups.'
+            )
         self.conv = None
         if convolved:
             self.conv = nn.Conv2d(in_channels, convolved, kernel_size, stride, padding, dilation, groups, bias)
@@ -117,17 +122,18 @@ class AttentionAugmentedConv(nn.Module):
         """
         if not self.values:
             return self.conv(x)
-        attended = x
-        for stride in self.strides:
-            if stride not in (1, (1, 1)):
-                attended = F.avg_pool2d(attended, 3, stride, padding=1, count_include_pad=False)
-        attended = self.attention(attended)
-        if self.conv is None:
-            return attended
-        convolved = self.conv(x)
-        if attended.shape[2:] != convolved.shape[2:]:
-            attended = F.interpolate(attended, convolved.shape[2:], mode='bilinear', align_corners=False)
-        return torch.cat([convolved, attended], dim=1)
+        strided = self._pooled(x, self.stride)
+        attended = self.attention(self._pooled(strided, 2) if self.pool else strided)
+        convolved = [] if self.conv is None else [self.conv(x)]
+        size = (convolved or [strided])[0].shape[2:]
+        if attended.shape[2:] != size:
+            attended = F.interpolate(attended, size, mode='bilinear', align_corners=False)
+        return torch.cat([*convolved, attended], dim=1)
+
+    def _pooled(self, x: Tensor, stride: int | tuple[int, int]) -> Tensor:
+        if stride in (1, (1, 1)):
+            return x
+        return F.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False)
 
     def attention(self, x: Tensor) -> Tensor:
         """Multi-head self-attention of features (N, in_channels, H, W): (N, d_v, H, W)."""

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention_map import AttentionMap
+from .checks import check_integers
 from .residual_units import PreActBottleneck, norm_relu
 
 
@@ -18,7 +19,7 @@ def mixed_attention(x: Tensor) -> Tensor:
 
 def channel_attention(x: Tensor) -> Tensor:
     """f2: L2 normalisation over the channels of each position (N, C, H, W), in [-1, 1]. Paper, equation 5."""
-    return F.normalize(x, dim=1)
+    return F.normalize(x, dim=1, eps=max(1e-12, torch.finfo(x.dtype).tiny))  # 1e-12 is 0 in float16
 
 
 def spatial_attention(x: Tensor) -> Tensor:
@@ -114,7 +115,8 @@ class AttentionModule(nn.Module):
 
     Args:
         channels (int): Channels of input and output.
-        poolings (int): Poolings of the soft mask branch; the input must be at least ``2 ** poolings`` high and wide.
+        poolings (int): Poolings of the soft mask branch; the input must be at least ``2 ** poolings`` high and wide,
+            and 2x2 for ``'spatial'``.
         p (int): Units before the split, and again after the merge. Defaults to 1.
         t (int): Units of the trunk. Defaults to 2.
         r (int): Units between neighbouring poolings of the mask. Defaults to 1.
@@ -146,6 +148,9 @@ class AttentionModule(nn.Module):
         super().__init__()
         if attention not in MASK_ACTIVATIONS:
             raise ValueError(f'attention is one of {list(MASK_ACTIVATIONS)}, not {attention!r}.')
+        check_integers(0, poolings=poolings, p=p, t=t, r=r)
+        if bottom_units is not None:
+            check_integers(0, bottom_units=bottom_units)
 
         def units(n: int) -> nn.Sequential:
             return nn.Sequential(*(unit(channels, channels, dilation=dilation, norm_cfg=norm_cfg) for _ in range(n)))
@@ -157,11 +162,20 @@ class AttentionModule(nn.Module):
         self.map = AttentionMap('mixed')
         self.attention_residual_learning = attention_residual_learning
         self.after = units(p)
+        self.min_size = max(2**poolings, 2 if attention == 'spatial' else 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        self._check_size(x)
         x = self.before(x)  # N, C, H, W, here and below
         trunk = self.trunk(x)
         mask = self.map(self.activation(self.mask(x)))
         if self.attention_residual_learning:
             return self.after(torch.addcmul(trunk, mask, trunk))  # (1 + M) * T
         return self.after(mask * trunk)
+
+    def _check_size(self, x: Tensor) -> None:
+        if x.shape[2] < self.min_size or x.shape[3] < self.min_size:
+            raise ValueError(
+                f'Features of {x.shape[2]}x{x.shape[3]} are too small: this attention module needs at least '
+                f'{self.min_size}x{self.min_size}. Use larger images, or an architecture with fewer poolings.'
+            )

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from .attention_map import AttentionMap
+from .checks import check_integers
+
+MODES = ('gaussian', 'embedded_gaussian', 'dot_product', 'concatenation')
 
 
 @MODELS.register_module()
@@ -44,7 +47,7 @@ class NonLocalAttention(NonLocal2d):
         **kwargs: ``reduction``, ``use_scale``, ``conv_cfg``, ``norm_cfg`` and ``mode`` of MMCV's NonLocal2d.
 
     Raises:
-        ValueError: If ``mode`` is none of these.
+        ValueError: If ``mode`` is none of these, or ``reduction`` no positive integer.
     """
 
     place = 'after'
@@ -58,6 +61,9 @@ class NonLocalAttention(NonLocal2d):
         out_bias: bool = False,
         **kwargs,
     ) -> None:
+        if kwargs.get('mode', MODES[1]) not in MODES:
+            raise ValueError(f'mode is one of {MODES}, not {kwargs["mode"]!r}.')
+        check_integers(in_channels=in_channels, reduction=kwargs.get('reduction', 2))
         self.out_bias = out_bias  # the constructor of MMCV calls init_weights
         super().__init__(in_channels, sub_sample, **kwargs)
         if sub_sample and pool_first:
@@ -101,7 +107,15 @@ class NonLocalAttention(NonLocal2d):
         Returns:
             Tensor: (N, C, H, W). The map is (N, 1, Q, K) with Q = H W and K = Q, or (H // 2) (W // 2) with
             ``sub_sample``, both row by row.
+
+        Raises:
+            ValueError: If the features are too small.
         """
+        if self.sub_sample and min(x.shape[2:]) < 2:
+            raise ValueError(
+                f'Features of {x.shape[2]}x{x.shape[3]} are too small: with sub_sample this block needs at least 2x2. '
+                'Use larger images, or sub_sample=False.'
+            )
         if self.mode == 'gaussian':
             theta, phi = x, self.phi(x) if self.sub_sample else x
         else:

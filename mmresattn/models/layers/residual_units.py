@@ -4,10 +4,14 @@ Every unit is built as ``Unit(in_channels, out_channels, stride, dilation, proje
 ``preactivation`` whether its output is a raw sum (which the next layer must normalise) or is already activated.
 """
 
+from numbers import Integral
+
 import torch
 from mmcv.cnn import build_norm_layer
 from mmpretrain.models.backbones.resnext import Bottleneck
 from torch import Tensor, nn
+
+from .checks import check_integers
 
 
 def norm_relu(norm_cfg: dict, channels: int) -> nn.Sequential:
@@ -17,12 +21,13 @@ def norm_relu(norm_cfg: dict, channels: int) -> nn.Sequential:
 
 def _mid_width(unit: str, channels: int, part: int, step: int, width: int | None) -> int:
     """Width of the middle of a unit, a multiple of ``step``: that which is asked for, or ``channels / part``."""
+    check_integers(out_channels=channels)
     if width is None:
         if channels % (part * step):
             raise ValueError(f'A {unit} unit gives a multiple of {part * step} channels; {channels} is none.')
         return channels // part
-    if width < 1 or width % step:
-        raise ValueError(f'The width of a {unit} unit is a positive multiple of {step}, not {width}.')
+    if not isinstance(width, Integral) or width < 1 or width % step:
+        raise ValueError(f'The width of a {unit} unit is a positive multiple of {step}, not {width!r}.')
     return width
 
 
@@ -111,6 +116,8 @@ class ResNeXtUnit(Bottleneck):
         width: int | None = None,
     ) -> None:
         width = _mid_width('resnext', out_channels, 2, 32, width)
+        if out_channels % 4:  # which MMPretrain's bottleneck divides by 4
+            raise ValueError(f'A resnext unit gives a multiple of 4 channels; {out_channels} is none.')
         downsample = None
         if projection:
             downsample = nn.Sequential(

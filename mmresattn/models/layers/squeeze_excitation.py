@@ -5,6 +5,7 @@ from mmpretrain.models.utils import SELayer
 from torch import Tensor
 
 from .attention_map import AttentionMap
+from .checks import check_integers
 
 
 @MODELS.register_module()
@@ -24,13 +25,23 @@ class SqueezeExcitation(SELayer):
         ratio (int): Reduction ratio r. Defaults to 16.
         divisor (int): What the hidden width is a multiple of. Defaults to 8.
         **kwargs: ``bias``, ``conv_cfg``, ``act_cfg``, ``return_weight`` and ``init_cfg`` of MMPretrain's SELayer.
+
+    Raises:
+        ValueError: If there are no such widths.
     """
 
     place = 'branch'
     _abbr_ = 'se_layer'  # its name in a block of MMPretrain's SEResNet
 
-    def __init__(self, channels: int, *args, **kwargs) -> None:
-        super().__init__(channels, *args, **kwargs)
+    def __init__(
+        self, channels: int, squeeze_channels: int | None = None, ratio: int = 16, divisor: int = 8, **kwargs
+    ) -> None:
+        check_integers(channels=channels, ratio=ratio, divisor=divisor)
+        if squeeze_channels is not None:
+            check_integers(squeeze_channels=squeeze_channels)
+        elif divisor == 1 and ratio > channels:
+            raise ValueError(f'ratio={ratio} leaves nothing of {channels} channels: it is at most their number.')
+        super().__init__(channels, squeeze_channels, ratio, divisor, **kwargs)
         self.map = AttentionMap('channel')
 
     def forward(self, x: Tensor) -> Tensor:

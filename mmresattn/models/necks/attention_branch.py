@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..backbones.last_stage import LastStage, without_last_stage
 from ..layers import AttentionMap, norm_relu
+from ..layers.checks import check_integers, name_single_values
 
 
 @MODELS.register_module()
@@ -50,6 +51,7 @@ class AttentionBranchNeck(BaseModule):
         ),
     ) -> None:
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
+        check_integers(num_classes=num_classes, map_kernel_size=map_kernel_size)
         if map_kernel_size % 2 == 0:
             raise ValueError(f'map_kernel_size is odd, so that the map keeps its size; got {map_kernel_size}.')
         self.residual = residual
@@ -82,6 +84,7 @@ class AttentionBranchNeck(BaseModule):
         """
         return self.attend(feats[-1], self.stage(feats[-1]))
 
+    @name_single_values
     def attend(self, g: Tensor, hidden: Tensor, passes: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Attend, once the stage has run.
 

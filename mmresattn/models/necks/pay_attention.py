@@ -7,6 +7,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import AttentionMap
+from ..layers.checks import check_integers, check_share, name_single_values
 
 SCORES = {'pc': 'parametrised compatibility <u, l + g>', 'dp': 'dot product <l, g>'}
 
@@ -103,6 +104,9 @@ class PayAttention(BaseModule):
         init_cfg: dict | list | None = dict(type='Kaiming', layer='Conv2d'),
     ) -> None:
         super().__init__(init_cfg)
+        check_share('dropout', dropout, below_one=True)
+        if global_channels is not None:
+            check_integers(global_channels=global_channels)
         levels = list(range(len(in_channels) - 1) if levels is None else levels)
         if not levels or len(set(levels)) < len(levels) or not all(0 <= i < len(in_channels) for i in levels):
             raise ValueError(
@@ -126,6 +130,7 @@ class PayAttention(BaseModule):
             self.add_module(f'level{k + 1}', level)
             self.out_channels.append(level.out_channels)
 
+    @name_single_values
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Attended features.
 

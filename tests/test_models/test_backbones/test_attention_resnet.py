@@ -243,6 +243,14 @@ def test_several_layers_each_in_its_place():
         (dict(out_indices=()), 'out_indices'),
         (dict(frozen_stages=5), 'from -1 to 4'),
         (dict(strides=(1, 2)), '4 stages'),
+        (dict(strides=(1, 2, 0, 2)), 'strides has one integer of at least 1'),
+        (dict(num_stages=5), 'num_stages is from 1 to 4, not 5'),
+        (dict(out_indices=(3, -1)), 'twice'),
+        (dict(frozen_stages=0.5), 'frozen_stages is an integer'),
+        (dict(base_channels=0), 'base_channels is an integer of at least 1'),
+        (dict(deep_stem=True, stem_channels=1), 'stem_channels is an integer of at least 2'),
+        (dict(groups=0), 'groups is an integer of at least 1'),
+        (dict(style='torch'), "style is 'pytorch' or 'caffe', not 'torch'"),
     ],
 )
 def test_arguments_that_do_not_fit(kwargs, message):
@@ -340,3 +348,16 @@ def test_builds_from_a_config_in_the_scope_of_mmpretrain():
     with record_attention(model) as maps:
         assert model.eval()(torch.randn(2, 3, 32, 32), mode='tensor').shape == (2, 5)
     assert len(maps) == 8 and maps['backbone.layer1.0.se_layer.map'].shape == (2, 8, 1, 1)
+
+
+def test_images_that_do_not_fit_are_named():
+    for caffe_pool, least in [(False, 1), (True, 3)]:
+        backbone = AttentionResNet(18, base_channels=4, stem_channels=4, caffe_pool=caffe_pool)
+        with pytest.raises(ValueError, match='single value a channel'):
+            backbone(torch.zeros(1, 3, 32, 32))
+        backbone.eval()
+        assert backbone.min_size == least and backbone(torch.zeros(1, 3, least, least))[0].shape == (1, 32, 1, 1)
+        with pytest.raises(ValueError, match=r'shape \(N, 3, H, W\), got \(1, 1, 32, 32\)'):
+            backbone(torch.zeros(1, 1, 32, 32))
+    with pytest.raises(ValueError, match='2x9 are too small: this network needs at least 3x3'):
+        backbone(torch.zeros(1, 3, 2, 9))

@@ -108,3 +108,55 @@ def test_attention_in_the_units_of_a_wide_resnet():
         x = torch.randn(2, 32, 4, 4)
         h = unit.norm2(F.pad(unit.conv1.conv(unit.norm1(x)), (0, 0, 0, 0, 0, unit.conv1.values)))
         assert torch.allclose(unit(x), unit.conv2(h) + x, atol=1e-6)
+
+
+SMALLEST = [
+    (CIFARResNet, dict(depth=8, base_channels=4)),
+    (CIFARResNeXt, dict(depth=11, groups=2, width_per_group=2)),
+    (CIFARWideResNet, dict(depth=10, widen_factor=1)),
+    (CIFARDenseNet, dict(depth=10, growth_rate=2)),
+]
+
+
+@pytest.mark.parametrize(('body', 'kwargs'), SMALLEST)
+def test_images_that_do_not_fit_are_named(body, kwargs):
+    net = body(**kwargs)
+    side = 4 if body is CIFARDenseNet else 1
+    with pytest.raises(ValueError, match='single value a channel'):
+        net(torch.zeros(1, 3, side, side))
+    assert net.eval() is net and net.train() is net
+    assert net.eval()(torch.zeros(1, 3, side, side))[0].shape[2:] == (1, 1)
+    with pytest.raises(ValueError, match=r'shape \(N, 3, H, W\), got \(1, 1, 8, 8\)'):
+        net(torch.zeros(1, 1, 8, 8))
+    if side > 1:
+        with pytest.raises(ValueError, match=f'{side - 1}x9 are too small.*{side}x{side}'):
+            net(torch.zeros(1, 3, side - 1, 9))
+        assert body(**kwargs, out_indices=0).min_size == 2
+
+
+@pytest.mark.parametrize(('body', 'kwargs'), SMALLEST)
+def test_stages_count_from_the_end_too(body, kwargs):
+    assert [out.shape[2:] for out in body(**kwargs, out_indices=(-3, -1))(torch.zeros(2, 3, 8, 8))] == [
+        (4, 4) if body is CIFARDenseNet else (8, 8),  # its transition belongs to the stage
+        (2, 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ('body', 'kwargs', 'message'),
+    [
+        (CIFARResNet, dict(depth=8, num_stages=4), 'num_stages is from 1 to 3, not 4'),
+        (CIFARResNet, dict(depth=8, strides=(1, 2, 0)), 'strides has one integer of at least 1 for each of the 3'),
+        (CIFARResNet, dict(depth=8, frozen_stages=4), 'frozen_stages is an integer from -1 to 3, not 4'),
+        (CIFARResNet, dict(depth=8, base_channels=0), 'base_channels'),
+        (CIFARResNeXt, dict(groups=0), 'groups'),
+        (CIFARWideResNet, dict(strides=(1, 2)), 'strides has one integer'),
+        (CIFARWideResNet, dict(widen_factor=0), 'widen_factor'),
+        (CIFARWideResNet, dict(drop_rate=1.5), 'drop_rate is a number from 0 to 1, not 1.5'),
+        (CIFARDenseNet, dict(growth_rate=0), 'growth_rate'),
+        (CIFARDenseNet, dict(in_channels=0), 'in_channels'),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(body, kwargs, message):
+    with pytest.raises(ValueError, match=message), torch.device('meta'):
+        body(**kwargs)

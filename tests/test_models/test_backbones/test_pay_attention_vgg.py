@@ -230,6 +230,13 @@ def test_averaging_changes_no_output_and_needs_no_gradient():
         (dict(arch=dict(SMALL, stages=('conv4', 'pool2'))), "'pool2' is no layer of a plan"),
         (dict(arch=dict(SMALL, stages=('conv4', 'conv8/2'))), "'conv8/2' is no layer of a plan"),
         (dict(arch=dict(SMALL, stages=('conv4', 'conv'))), "'conv' is no layer of a plan"),
+        (dict(arch=dict(SMALL, stages=('conv4', 'conv0'))), "'conv0' is no layer of a plan: .*at least 1"),
+        (dict(arch=dict(SMALL, stages=('conv4', 'max1.5'))), "'max1.5' is no layer of a plan: .*integers"),
+        (dict(arch=dict(SMALL, stages=('conv4', 'unit8/0'))), "'unit8/0' is no layer of a plan: .*strides"),
+        (dict(arch=dict(SMALL, stages=('conv4', 'drop2'))), "'drop2' is no layer of a plan: dropout is from 0 to 1"),
+        (dict(arch=dict(SMALL, stages='conv4')), "one or more plans of layers.*not 'conv4'"),
+        (dict(arch=dict(SMALL, global_channels=0)), 'global_channels is an integer of at least 1, not 0'),
+        (dict(in_channels=0), 'in_channels is an integer of at least 1, not 0'),
         (dict(arch=dict(SMALL, gates=(None,))), 'one entry for each of the 2 stages, not 1'),
         (dict(out_indices=(2,)), 'different stages from 0 to 1'),
         (dict(out_indices=(1, 1)), 'different stages from 0 to 1'),
@@ -258,3 +265,10 @@ def test_smallest_sizes():
             net(torch.empty(1, 3, size, size))
         assert net.min_size == size
     assert small(arch=dict(SMALL, stages=('conv4 to8', 'max2 conv6'))).min_size == 1  # any size is brought to 8x8
+
+
+def test_a_single_value_is_named():
+    net = small().train()
+    assert net(torch.randn(1, 3, 8, 8).double())[-1].shape == (1, 6, 1, 1)
+    with pytest.raises(ValueError, match='single value a channel in PayAttentionNet'):
+        net(torch.randn(1, 3, 4, 4).double())

@@ -137,7 +137,10 @@ def test_a_dict_is_taken_wherever_a_name_is():
         (dict(arch=dict(base='attention56', stem='vgg')), r"stem.*\['imagenet', 'cifar', 'conv'\], not 'vgg'"),
         (dict(arch=dict(base='attention56', modules=(1, 1, 1))), r"lengths.*'modules': 3"),
         (dict(arch=dict(base='attention56', mask_widths=(7, 13, 17))), r"lengths.*'mask_widths': 3"),
-        (dict(arch=dict(base='attention56', mask_widths=(0, 1, 1, 1))), 'width of a preact unit.*not 0'),
+        (
+            dict(arch=dict(base='attention56', mask_widths=(1, 0, 1, 1))),
+            r'mask_widths\[1\] is an integer of at least 1, not 0',
+        ),
         (dict(attention='pixel'), "'mixed', 'channel', 'spatial'"),
         (dict(mask='unet'), "'encoder_decoder' or 'local_conv', not 'unet'"),
         (dict(out_indices=(0, 4)), r'from -4 to 3.*\[0, 4\]'),
@@ -146,6 +149,21 @@ def test_a_dict_is_taken_wherever_a_name_is():
         (dict(frozen_stages=5), 'from -1 to 4'),
         (dict(strides=(1, 2, 2)), '4 stages'),
         (dict(dilations=(1, 1)), '4 stages'),
+        (dict(dilations=(1, 1, 0, 1)), 'dilations has one integer of at least 1'),
+        (dict(strides=2), 'strides has one integer of at least 1'),
+        (dict(arch=dict(base='attention56', channels=(256, 512, 0, 2048))), 'channels has one integer of at least 1'),
+        (dict(arch=dict(base='attention56', channels=256)), "sequences.*'channels'"),
+        (dict(arch=dict(base='attention56', modules=(1, 1, -1, 0))), 'modules has one integer of at least 0'),
+        (dict(arch=dict(base='attention56', poolings=(3, 2, 1.5, 0))), 'poolings has one integer of at least 0'),
+        (dict(arch=dict(base='attention56', stem_channels=0)), 'stem_channels is an integer of at least 1'),
+        (dict(arch=dict(base='attention56', t=-1)), 't is an integer of at least 0'),
+        (dict(arch=dict(base='attention56', bottom_units=-1)), 'bottom_units is an integer of at least 0'),
+        (dict(arch=dict(base=[])), 'Unknown architecture'),
+        (dict(arch=None), 'An architecture is a name.*or a dict, not None'),
+        (dict(arch='resnet164-cifar', attention='pixel'), "'mixed', 'channel', 'spatial'"),  # nothing to use it
+        (dict(out_indices=0.5), 'out_indices are from -4 to 3'),
+        (dict(frozen_stages=0.5), 'frozen_stages is an integer'),
+        (dict(in_channels=0), 'in_channels is an integer of at least 1'),
     ],
 )
 def test_arguments_that_do_not_fit(kwargs, message):
@@ -166,13 +184,15 @@ def test_inputs_that_do_not_fit():
                                   dict(base='attention56', channels=(16,) * 4, strides=(2, 1, 2, 1))])  # fmt: skip
 @pytest.mark.parametrize('kwargs', [{}, dict(mask='local_conv'), dict(mask='local_conv', attention='spatial'),
                                     dict(dilations=2), dict(out_indices=1)])  # fmt: skip
-def test_the_stated_minimum_is_the_true_one(arch, kwargs):
+def test_the_stated_minimum_is_the_true_one(monkeypatch, arch, kwargs):
     if 'dilations' in kwargs:
         kwargs = dict(dilations=[2] * len(resolve_arch(arch)['channels']))
     backbone = small(arch=arch, **kwargs).eval()
     n = backbone.min_size
     assert all(torch.isfinite(out).all() for out in backbone(torch.randn(1, 3, n, n)))
-    backbone._check_input = lambda x: None  # below, torch itself fails, or maps vanish: the minimum is no guess
+    # Below, torch itself fails, or maps vanish: the minimum is no guess.
+    backbone._check_input = lambda x: None
+    monkeypatch.setattr(AttentionModule, '_check_size', lambda self, x: None)
     if n > 1:
         with pytest.raises((RuntimeError, ValueError)):
             out = backbone(torch.randn(1, 3, n - 1, n - 1))
@@ -308,7 +328,7 @@ def test_strides_and_dilations_keep_the_weights_of_the_classifier(arch):
     assert dense.eval()(torch.randn(1, 3, 64, 64))[0].shape[2:] == (8, 8)  # output stride 8
     convs = {m.dilation for name, m in dense.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)
              and name.startswith('stage3')}  # fmt: skip
-    assert convs == {(2, 2)}
+    assert convs == {(1, 1), (2, 2)}  # the first unit reads the grid of stage 2
 
 
 def test_local_conv_has_three_units_and_no_pooling():

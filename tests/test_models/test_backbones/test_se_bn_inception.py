@@ -131,8 +131,12 @@ def test_arguments_that_do_not_fit(kwargs, message):
 def test_inputs_that_do_not_fit():
     with torch.device('meta'):
         backbone = SEBNInception(out_indices=0)
-        for shape in [(1, 1, 32, 32), (1, 3, 6, 32), (3, 32, 32)]:
-            with pytest.raises(ValueError, match=r'\(N, 3, H, W\), H and W at least 7, got'):
+        for shape, message in [
+            ((1, 1, 32, 32), r'Expected images of shape \(N, 3, H, W\), got \(1, 1, 32, 32\)'),
+            ((3, 32, 32), r'Expected images of shape \(N, 3, H, W\)'),
+            ((1, 3, 6, 32), '6x32 are too small: this network needs at least 7x7'),
+        ]:
+            with pytest.raises(ValueError, match=message):
                 backbone(torch.empty(shape))
 
 

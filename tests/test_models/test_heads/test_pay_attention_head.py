@@ -160,6 +160,7 @@ def test_classifier_learns():
     [
         (dict(combine='mean'), "'concat' or 'indep', not 'mean'"),
         (dict(num_classes=0), 'num_classes=0'),
+        (dict(dropout=-0.1), 'dropout is a number from 0 to below 1, not -0.1'),
         (dict(in_channels=()), r'in_channels=\(\)'),
     ],
 )
@@ -172,3 +173,8 @@ def test_wrong_arguments_are_named(kwargs, message):
 def test_features_that_do_not_fit_are_named(shapes):
     with pytest.raises(ValueError, match=r'Expected vectors \(N, C\) of \[3, 5\] channels.*got \[\(1, 3\)'):
         head()([torch.zeros(*shape).double() for shape in shapes])
+
+
+def test_training_on_one_image_is_named():
+    with pytest.raises(ValueError, match='single value a channel in PayAttentionHead'):
+        head().train()([feature[:1] for feature in features()])

@@ -121,9 +121,27 @@ def test_gradients_reach_everything():
     [
         (dict(upsilon=0.1, heads=8), '8 heads cannot share 0.1 of 12 channels'),
         (dict(upsilon=1.5), 'upsilon is from 0 to 1'),
-        (dict(heads=0), 'at least 1'),
+        (dict(heads=0), 'heads is an integer of at least 1'),
+        (dict(heads=1.5), 'heads is an integer'),
+        (dict(size=0), 'size is an integer'),
+        (dict(min_head_keys=0), 'min_head_keys is an integer'),
+        (dict(kappa=-0.1), 'kappa at least 0'),
+        (dict(groups=4, heads=1, upsilon=0.5), '6 of 12 channels to the convolution, which 4 groups cannot share'),
     ],
 )
 def test_what_does_not_fit_is_said(settings, message):
     with pytest.raises(ValueError, match=message):
         build(**settings)
+
+
+@pytest.mark.parametrize('upsilon', [0.5, 1.0])
+@pytest.mark.parametrize('stride', [1, 2])
+def test_pooled_attention_is_as_large_as_the_convolution(upsilon, stride):
+    """Also where attention gives all channels, so that no convolution says how large."""
+    layer = build(upsilon=upsilon, stride=stride, pool=True)
+    size = F.conv2d(torch.zeros(1, 1, 9, 6), torch.zeros(1, 1, 3, 3), stride=stride, padding=1).shape[2:]
+    x = torch.randn(2, 6, 9, 6, dtype=torch.double)
+    with record_attention(layer) as maps:
+        assert layer(x).shape == (2, 12, *size)
+    positions = -(-size[0] // 2) * -(-size[1] // 2)
+    assert maps['map'].shape[2:] == (positions, positions)  # still at half of the resolution

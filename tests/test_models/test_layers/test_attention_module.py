@@ -147,3 +147,27 @@ def test_p_t_r_are_numbers_of_units():
 def test_unknown_attention():
     with pytest.raises(ValueError, match="'mixed', 'channel', 'spatial'"):
         AttentionModule(16, 1, attention='temporal')
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_channel_attention_of_nothing_is_nothing(dtype):
+    """A position whose channels are all 0, as behind a ReLU without bias: 0 and not 0 / 0, in every type."""
+    x = torch.tensor([0, 0, 3, -4], dtype=dtype).view(1, 2, 1, 2).permute(0, 3, 1, 2).contiguous()
+    expected = torch.tensor([0, 0.6, 0, -0.8], dtype=dtype).view(1, 2, 2, 1)
+    assert torch.equal(MASK_ACTIVATIONS['channel'](x), expected)
+
+
+@pytest.mark.parametrize(('attention', 'poolings', 'least'), [('mixed', 2, 4), ('channel', 0, 1), ('spatial', 0, 2)])
+def test_features_that_are_too_small_are_named(attention, poolings, least):
+    module = AttentionModule(8, poolings, attention=attention).eval()
+    assert module(torch.randn(1, 8, least, least)).isfinite().all()
+    for shape in [(least - 1, 9), (9, least - 1)]:
+        with pytest.raises(ValueError, match=rf'Features of {shape[0]}x{shape[1]} .*at least {least}x{least}'):
+            module(torch.randn(1, 8, *shape))
+
+
+@pytest.mark.parametrize('field', ['poolings', 'p', 't', 'r', 'bottom_units'])
+@pytest.mark.parametrize('value', [-1, 1.5])
+def test_numbers_of_units_are_integers(field, value):
+    with pytest.raises(ValueError, match=f'{field} is an integer of at least 0, not {value}'):
+        AttentionModule(**{'channels': 8, 'poolings': 1, field: value})

@@ -243,3 +243,13 @@ def test_compiles_without_a_graph_break(x):
 def test_unknown_mode_is_named():
     with pytest.raises(ValueError, match='embedded_gaussian.*cosine'):
         NonLocalAttention(4, mode='cosine')
+
+
+def test_pooling_of_a_single_position_and_reduction_to_nothing_are_named():
+    layer = block(sub_sample=True)
+    assert layer(torch.zeros(1, 6, 2, 2).double()).shape == (1, 6, 2, 2)
+    with pytest.raises(ValueError, match='Features of 1x3 are too small: with sub_sample .*2x2'):
+        layer(torch.zeros(1, 6, 1, 3).double())
+    for reduction in (0, -1, 1.5):
+        with pytest.raises(ValueError, match=f'reduction is an integer of at least 1, not {reduction}'):
+            NonLocalAttention(6, reduction=reduction)

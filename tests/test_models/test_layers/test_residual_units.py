@@ -124,3 +124,18 @@ def test_widths_that_do_not_fit(unit, width, step):
 def test_channels_that_do_not_divide(unit, channels):
     with pytest.raises(ValueError, match=rf'multiple of \d+ channels; {channels}'):
         UNITS[unit](16, channels)
+
+
+@pytest.mark.parametrize('unit', UNITS)
+def test_numbers_of_channels_are_integers(unit):
+    for wrong in (0, -64, 64.0):
+        with pytest.raises(ValueError, match='out_channels is an integer of at least 1'):
+            UNITS[unit](64, wrong)
+        with pytest.raises(ValueError, match=f'width of a {unit} unit is a positive multiple'):
+            UNITS[unit](64, 64, width=wrong)
+
+
+@pytest.mark.parametrize('channels', [2, 6])
+def test_resnext_channels_that_mmpretrain_cannot_quarter(channels):
+    with pytest.raises(ValueError, match=f'multiple of 4 channels; {channels} is none'):
+        ResNeXtUnit(4, channels, width=32)

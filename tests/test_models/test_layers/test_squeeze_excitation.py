@@ -88,3 +88,18 @@ def test_hidden_width_is_exact_with_divisor_1(channels, mmpretrain):
 
 def test_gradients(layer, x):
     assert torch.autograd.gradcheck(layer, x[:1, :, :2, :2].clone().requires_grad_())
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(ratio=0), 'ratio is an integer of at least 1, not 0'),
+        (dict(ratio=33, divisor=1), 'ratio=33 leaves nothing of 32 channels'),
+        (dict(divisor=0), 'divisor'),
+        (dict(squeeze_channels=0), 'squeeze_channels'),
+        (dict(channels=1.5), 'channels'),
+    ],
+)
+def test_widths_that_do_not_fit_are_named(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        SqueezeExcitation(**{'channels': 32, **kwargs})

@@ -229,6 +229,34 @@ def test_a_backbone_that_cannot_be_cut_is_named():
         build(dict(type='ConvNeXt', arch='atto'))
 
 
+@pytest.mark.parametrize('backbone', [
+    dict(FAMILIES['resnet20'], num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,)),
+    dict(type='ResidualAttentionNet', arch=dict(base='attention56-cifar', channels=(8,), strides=(1,), modules=(1,),
+                                                poolings=(1,), units_after=(0,))),
+])  # fmt: skip
+def test_a_backbone_of_one_stage_is_named(backbone):
+    with pytest.raises(ValueError, match=f'{backbone["type"]} has a single stage, so it cannot be cut'):
+        build(backbone)
+
+
+def test_a_backbone_for_large_images_alone():
+    """It was looked at with an image of 64x64, which this one refuses."""
+    arch = dict(base='attention56', stem_channels=4, channels=(8, 8, 8, 8), strides=(2, 2, 2, 4))
+    model = build(
+        dict(type='ResidualAttentionNet', arch=dict(arch, modules=(1, 1, 1, 1), poolings=(1, 1, 1, 1)))
+    ).eval()
+    assert model(torch.zeros(1, 3, 160, 160), mode='tensor').shape == (1, 5)
+    with pytest.raises(ValueError, match='Features of 1x1 are too small: this attention module needs at least 2x2'):
+        model(torch.zeros(1, 3, 64, 64), mode='tensor')  # the extractor would do with it
+
+
+def test_a_single_value_is_named():
+    model = build(FAMILIES['resnet20']).train()
+    with pytest.raises(ValueError, match='single value a channel'):
+        model(torch.zeros(1, 3, 2, 2), mode='tensor')
+    assert model(torch.zeros(1, 3, 8, 8), mode='tensor').shape == (1, 5)
+
+
 def test_freezing_past_the_cut_is_named():
     resnet18 = FAMILIES['imagenet']
     assert attention_branch_network(dict(resnet18, frozen_stages=3), 5)['backbone']['frozen_stages'] == 3
@@ -239,6 +267,9 @@ def test_freezing_past_the_cut_is_named():
 def test_even_map_convolutions_are_refused():
     with pytest.raises(ValueError, match='map_kernel_size is odd.*got 2'):
         AttentionBranchNeck(FAMILIES['resnet20'], 5, map_kernel_size=2)
+    for field in ('map_kernel_size', 'num_classes'):
+        with pytest.raises(ValueError, match=f'{field} is an integer of at least 1, not 0'):
+            AttentionBranchNeck(FAMILIES['resnet20'], **{'num_classes': 5, field: 0})
 
 
 def test_compiled_with_and_without_an_edit():

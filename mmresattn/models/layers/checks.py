@@ -1,0 +1,137 @@
+"""What does not fit is refused here in words, before PyTorch or MMPretrain stumble over it."""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from numbers import Integral
+from typing import Any
+
+from torch import Tensor
+
+
+def _is_integer(value: Any, least: int) -> bool:
+    return isinstance(value, Integral) and value >= least
+
+
+def check_integers(least: int = 1, **values: Any) -> None:
+    """Check arguments that are integers.
+
+    Args:
+        least (int): Smallest that fits. Defaults to 1.
+        **values: Arguments by name.
+
+    Raises:
+        ValueError: If one is no integer, or smaller.
+    """
+    for name, value in values.items():
+        if not _is_integer(value, least):
+            raise ValueError(f'{name} is an integer of at least {least}, not {value!r}.')
+
+
+def check_each_stage(n: int, least: int = 1, **values: Any) -> None:
+    """Check arguments that are sequences of integers, one for each stage.
+
+    Args:
+        n (int): Number of stages.
+        least (int): Smallest integer that fits. Defaults to 1.
+        **values: Arguments by name.
+
+    Raises:
+        ValueError: If one is no such sequence.
+    """
+    for name, value in values.items():
+        if not isinstance(value, Sequence) or len(value) != n or not all(_is_integer(v, least) for v in value):
+            raise ValueError(
+                f'{name} has one integer of at least {least} for each of the {n} stages; {value!r} does not fit.'
+            )
+
+
+def check_share(name: str, value: Any, below_one: bool = False) -> None:
+    """Check an argument that is a share.
+
+    Args:
+        name (str): Its name.
+        value (Any): Its value.
+        below_one (bool): Whether 1 is too much. Defaults to False.
+
+    Raises:
+        ValueError: If it is no number from 0 to 1.
+    """
+    if not isinstance(value, int | float) or not 0 <= value <= 1 or below_one and value == 1:
+        raise ValueError(f'{name} is a number from 0 to {"below " if below_one else ""}1, not {value!r}.')
+
+
+def check_frozen_stages(frozen_stages: Any, n: int) -> None:
+    """Check how many stages of ``n`` are frozen, -1 to ``n``.
+
+    Raises:
+        ValueError: If it is no such integer.
+    """
+    if not _is_integer(frozen_stages, -1) or frozen_stages > n:
+        raise ValueError(f'frozen_stages is an integer from -1 to {n}, not {frozen_stages!r}.')
+
+
+def stage_indices(out_indices: int | Sequence[int], n: int) -> list[int]:
+    """The stages whose outputs are returned.
+
+    Args:
+        out_indices (int | Sequence[int]): One or more of them, from 0; negative ones count from the end.
+        n (int): Number of stages.
+
+    Returns:
+        List[int]: The same from 0 to n - 1, in their order.
+
+    Raises:
+        ValueError: If there is none, one is out of range, or one is named twice.
+    """
+    indices = [out_indices] if not hasattr(out_indices, '__iter__') else list(out_indices)
+    if not indices or not all(_is_integer(index, -n) and index < n for index in indices):
+        raise ValueError(f'out_indices are from {-n} to {n - 1}, not {indices}.')
+    if len({index % n for index in indices}) < len(indices):
+        raise ValueError(f'out_indices name a stage twice: {indices}.')
+    return sorted(index % n for index in indices)
+
+
+def check_images(x: Tensor, channels: int, min_size: int = 1) -> None:
+    """Check the images that a backbone is given.
+
+    Args:
+        x (Tensor): Images, (N, channels, H, W).
+        channels (int): Their channels.
+        min_size (int): Their smallest height and width. Defaults to 1.
+
+    Raises:
+        ValueError: If the shape does not fit.
+    """
+    if x.dim() != 4 or x.shape[1] != channels:
+        raise ValueError(f'Expected images of shape (N, {channels}, H, W), got {tuple(x.shape)}.')
+    if x.shape[2] < min_size or x.shape[3] < min_size:
+        raise ValueError(
+            f'Images of {x.shape[2]}x{x.shape[3]} are too small: this network needs at least {min_size}x{min_size}. '
+            'Resize them, or take an architecture with fewer poolings.'
+        )
+
+
+def name_single_values(forward: Callable) -> Callable:
+    """Let a forward say what to do where a normalisation meets a single value a channel.
+
+    Args:
+        forward (Callable): Method of a module.
+
+    Returns:
+        Callable: The same, which raises a ValueError in the place of PyTorch's.
+    """
+
+    @wraps(forward)
+    def named(self, x, *args, **kwargs):
+        try:
+            return forward(self, x, *args, **kwargs)
+        except ValueError as error:
+            if not str(error).startswith('Expected more than 1'):
+                raise
+            raise ValueError(
+                f'The batch leaves a single value a channel in {type(self).__name__}, of which a normalisation makes '
+                'nothing. Use larger batches (drop_last=True) or images, BatchNorm in evaluation mode (norm_eval=True '
+                'where there is one), or another norm_cfg such as GN.'
+            ) from error
+
+    return named
