@@ -4,11 +4,12 @@ python tools/test.py configs/resattn/attention56_digits.py work_dirs/attention56
 """
 
 import argparse
+import inspect
 import os.path as osp
 
 import mmengine
 from mmengine.config import ConfigDict
-from mmengine.evaluator import DumpResults
+from mmengine.registry import HOOKS, METRICS
 
 from mmresattn.apis import add_common_arguments, build_runner, load_config
 
@@ -25,7 +26,9 @@ def parse_args(argv=None):
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
     parser.add_argument('--interval', type=int, default=1, help='show every so many samples')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds for which a window stays')
-    parser.add_argument('--tta', action='store_true', help='average over test-time augmentation; default: flip')
+    parser.add_argument(
+        '--tta', action='store_true', help="average over the config's test-time augmentation; a classifier's: mirror"
+    )
     add_common_arguments(parser)
     args = parser.parse_args(argv)
     if args.tta and (args.show or args.show_dir):
@@ -37,8 +40,23 @@ def parse_args(argv=None):
     return args
 
 
+def draw_predictions(cfg, args):
+    """Let the visualisation hook draw: MMPretrain's, MMDetection's or MMSegmentation's, each by the names it knows."""
+    hook = cfg.default_hooks.setdefault('visualization', dict(type='VisualizationHook'))
+    with HOOKS.switch_scope_and_registry(cfg.get('default_scope')) as hooks:
+        known = inspect.signature(hooks.get(hook.type)).parameters
+    folder = args.show_dir and osp.abspath(args.show_dir)
+    folders = dict(out_dir=folder, test_out_dir=folder)
+    wanted = dict(enable=True, draw=True, show=args.show, wait_time=args.wait_time, interval=args.interval, **folders)
+    hook.update({name: value for name, value in wanted.items() if name in known})
+    if not folders.keys() & known.keys():
+        cfg.visualizer.save_dir = folder  # in vis_data/vis_image/ there
+
+
 def add_tta(cfg):
     """Test-time augmentation of the config, or MMPretrain's average over the image and its mirror."""
+    if cfg.get('default_scope') != 'mmpretrain' and not ('tta_pipeline' in cfg and 'tta_model' in cfg):
+        raise ValueError('--tta: this config has no tta_pipeline and tta_model, and only classification has a default.')
     pipeline = cfg.test_dataloader.dataset.pipeline
     flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
     mirror = dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])
@@ -55,23 +73,14 @@ def main(argv=None):
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir:
-        cfg.merge_from_dict(
-            {
-                'default_hooks.visualization': dict(
-                    type='VisualizationHook',
-                    enable=True,
-                    show=args.show,
-                    wait_time=args.wait_time,
-                    out_dir=args.show_dir,
-                    interval=args.interval,
-                )
-            }
-        )
+        draw_predictions(cfg, args)
     if args.tta:
         add_tta(cfg)
     runner = build_runner(cfg, ['test_dataloader'])
     if args.out and args.out_item != 'metrics':
-        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+        # MMDetection's knows of masks, which it packs.
+        kind = 'mmdet.DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'
+        runner.test_evaluator.metrics.append(METRICS.build(dict(type=kind, out_file_path=args.out)))
     metrics = runner.test()
     if args.out and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)

@@ -7,9 +7,11 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS, DefaultScope
-from mmengine.runner import Runner, load_checkpoint, set_random_seed
+from mmengine.runner import Runner, set_random_seed
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch.utils.data import DataLoader, Subset
 
+from ..compat.checkpoints import check_weights
 from ..datasets import check_data
 
 
@@ -35,8 +37,9 @@ def load_classifier(
 
     Raises:
         FileNotFoundError: If the checkpoint or data is missing.
-        RuntimeError: If the checkpoint does not have exactly the weights of the model.
-        ValueError: If ``max_images`` is not positive.
+        pickle.UnpicklingError: If the checkpoint could run code.
+        RuntimeError: If the checkpoint is not whole, or does not have exactly the weights of the model.
+        ValueError: If ``max_images`` is not positive, or labels do not fit.
     """
     if max_images is not None and max_images < 1:
         raise ValueError(f'max_images is at least 1, or None for all images, not {max_images}.')
@@ -58,11 +61,5 @@ def load_classifier(
     if checkpoint is None:
         model.init_weights()
     else:
-        try:
-            load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
-        except RuntimeError as error:
-            raise RuntimeError(
-                f'{checkpoint} does not fit the model of {config}. Give the config with which it was trained, or '
-                f'change its model by options. {error}'
-            ) from error
+        check_weights(model, CheckpointLoader.load_checkpoint(checkpoint, 'cpu'), checkpoint)
     return model.to(get_device()).eval(), loader

@@ -10,11 +10,14 @@ from zipfile import is_zipfile
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
-from mmengine.registry import RUNNERS
+from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
 from ..compat.cpu_launch import prepare_cpu_launch
+from ..compat.fsdp_resume import allow_fsdp_resume
 from ..datasets import check_data
+from ..engine import CheckWeightsHook
+from ..models import check_classifier_weights, drop_classifier_weights
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +57,9 @@ def load_config(args: argparse.Namespace) -> Config:
         if loader is None:
             continue
         workers = loader.get('num_workers', 0) > 0
-        defaults = dict(pin_memory=True, persistent_workers=workers, collate_fn=dict(type='default_collate'))
+        defaults = dict(pin_memory=True, persistent_workers=workers)
+        if cfg.get('default_scope') == 'mmpretrain':  # in detection and segmentation images differ in size
+            defaults['collate_fn'] = dict(type='default_collate')
         cfg[name] = ConfigDict({**defaults, **loader})
         if args.no_pin_memory or not torch.accelerator.is_available():
             cfg[name].pin_memory = False
@@ -93,7 +98,7 @@ def latest_checkpoint(work_dir: str) -> str | None:
 
 
 def build_runner(cfg: Config, loaders: Sequence[str]) -> Runner:
-    """The runner of a config, whose data is checked first.
+    """The runner of a config, whose data and initial weights are checked first.
 
     Args:
         cfg (Config): From :func:`load_config`.
@@ -103,8 +108,19 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> Runner:
         Runner: MMEngine's, or the config's ``runner_type``.
 
     Raises:
-        FileNotFoundError: If data is missing.
+        FileNotFoundError: If data or a checkpoint is missing.
+        RuntimeError, ValueError: If the model wants weights of a classifier and they are none of its net, or not given.
     """
+    if cfg.get('load_from') or cfg.get('resume') and latest_checkpoint(cfg.work_dir):  # every weight comes from there
+        drop_classifier_weights(cfg.model)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        check_classifier_weights(cfg.model)
     check_data(cfg, loaders)
     prepare_cpu_launch(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    allow_fsdp_resume(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    # Who begins a training with weights may want other classes; who tests or resumes does not. Of a model that a
+    # strategy divides, a process sees parts, which are not those of a checkpoint.
+    if 'strategy' not in cfg:
+        runner.register_hook(CheckWeightsHook('train_dataloader' in loaders and not cfg.get('resume')))
+    return runner

@@ -3,8 +3,11 @@
 import os
 
 from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+from .checkpoints import BROKEN
 
 
 # MMEngine takes a "prefix" for a regular expression: here, a path to a file of that kind.
@@ -21,8 +24,12 @@ def load_from_safetensors(filename: str, map_location=None) -> dict[str, dict[st
 
     Raises:
         FileNotFoundError: If the file is not there.
+        RuntimeError: If it is not whole, or no such file.
     """
     filename = os.path.expanduser(filename)
     if not os.path.isfile(filename):
         raise FileNotFoundError(f'There is no checkpoint {filename}.')
-    return dict(state_dict=load_file(filename, device=str(map_location or 'cpu')))
+    try:
+        return dict(state_dict=load_file(filename, device=str(map_location or 'cpu')))
+    except SafetensorError as error:
+        raise RuntimeError(BROKEN.format(filename, os.path.getsize(filename), error)) from error

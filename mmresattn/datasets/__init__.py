@@ -1,5 +1,6 @@
 from .attention_maps import LoadAttentionMap, SplitAttentionMap
 from .batch_transforms import BatchProgressiveResize, BatchRandomCrop, BatchRandomErasing, BatchRandomFlip
+from .broken_images import BrokenImagesHook, LoadCheckedImage
 from .celeba import CELEBA_ATTRIBUTES, CelebAAttributes
 from .checks import check_data
 from .class_attributes import ClassAttributes
@@ -13,11 +14,13 @@ __all__ = [
     'BatchRandomCrop',
     'BatchRandomErasing',
     'BatchRandomFlip',
+    'BrokenImagesHook',
     'CelebAAttributes',
     'ClassAttributes',
     'InMemory',
     'ImageArrays',
     'LoadAttentionMap',
+    'LoadCheckedImage',
     'NoisyLabels',
     'SplitAttentionMap',
     'check_data',

@@ -32,6 +32,9 @@ class InMemory:
     does it for the whole batch on the device. The dataloader needs ``collate_fn=dict(type='one_batch')``; it needs no
     workers.
 
+    Images for which the data set gave others, because they are broken (``LoadCheckedImage(skip_broken=True)``), are
+    left out; ``broken_images`` says which and why.
+
     Args:
         dataset (dict | Dataset): Any data set whose samples are ``dict(inputs=Tensor, data_samples=DataSample)``, as
             from ``PackInputs``, with images of one size. Its pipeline runs once for every image, so it must not draw.
@@ -47,11 +50,16 @@ class InMemory:
             raise ValueError(f'InMemory: the {name} holds no images.')
         self.metainfo = dataset.metainfo  # after len(), which reads a lazy data set
         columns: dict[str, list] = {}
+        kept, self.broken_images = [], {}
         for i in track(range(n), 'Images into memory', transient=True):
             sample = dataset[i]
+            if broken := getattr(sample['data_samples'].get('img_path'), 'broken', None):
+                self.broken_images.update(broken)
+                continue
+            kept.append(i)
             fields = {key: torch.as_tensor(value) for key, value in sample['data_samples'].items()}
             for key, value in {'inputs': sample['inputs'], **fields}.items():
-                if i == 0:
+                if len(kept) == 1:
                     columns[key] = value.new_empty(n, *value.shape)
                 if key not in columns or value.shape != columns[key].shape[1:]:
                     first = tuple(columns[key].shape[1:]) if key in columns else 'not there'
@@ -65,6 +73,12 @@ class InMemory:
                 raise ValueError(
                     f'InMemory: sample {i} of the {name} lacks {sorted(missing)}, which the first one has.'
                 )
+        if not kept:
+            raise ValueError(
+                f'InMemory: all {n} images of the {name} are broken, {next(iter(self.broken_images))} first.'
+            )
+        if self.broken_images:
+            columns = {key: column[kept] for key, column in columns.items()}
         self.images = columns.pop('inputs')  # N, C, H, W
         self.columns = columns  # gt_label: N, 1
 

@@ -63,7 +63,7 @@ class ReplaySampler(DefaultSampler):
         self.skipped = samples
 
     def __iter__(self) -> Iterator[Draw]:
-        epochs, skipped = divmod(self.skipped, len(self))
+        epochs, skipped = divmod(self.skipped, len(self)) if self.infinite else (0, self.skipped)
         self.skipped = 0
         for epoch in count(epochs) if self.infinite else [self.epoch]:
             self.set_epoch(epoch)
@@ -127,7 +127,11 @@ class ReplayHook(Hook):
             raise ValueError(
                 f"{type(loop).__name__} needs sampler=dict(type='ReplaySampler', infinite={iter_based}) for its data."
             )
-        position = loop.iter if iter_based else loop.iter % len(loop.dataloader)
+        epochs, position = divmod(loop.iter, len(loop.dataloader))
+        if iter_based:
+            position = loop.iter
+        elif position == 0 and epochs == loop.epoch + 1:
+            position = len(loop.dataloader)  # saved by iteration: of the epoch only its end, as validation, is to come
         seeds = [runner.seed]  # of rank 0; a resumed one comes after the sampler was built
         broadcast_object_list(seeds)
         started_elsewhere = position or sampler.seed != seeds[0]

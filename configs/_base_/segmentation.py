@@ -1,0 +1,8 @@
+# What a training by mmseg's configs gets besides: parts of this package, and a seed from which every draw follows.
+custom_imports = dict(imports=['mmresattn'], allow_failed_imports=False)
+custom_hooks = [
+    dict(type='ReplayHook'),  # resumed = uninterrupted
+    dict(type='SyncSavedBuffersHook'),  # BatchNorm statistics agree between processes
+    dict(type='ChannelsLastWeightsHook'),  # faster on CPUs
+]
+randomness = dict(seed=0, deterministic=False)

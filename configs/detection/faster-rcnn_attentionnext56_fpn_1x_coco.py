@@ -1,0 +1,13 @@
+"""Faster R-CNN with FPN on AttentionNeXt-56, COCO, 12 epochs: MMDetection's settings for ResNet-50.
+
+No weights of AttentionNeXt-56 on ImageNet are published: train attentionnext56_imagenet first.
+Without its checkpoint, training does not start. Nobody has trained this config to its end yet.
+Data: data/coco, as for MMDetection.
+
+    bash tools/dist_train.sh configs/detection/faster-rcnn_attentionnext56_fpn_1x_coco.py 8 \\
+        --cfg-options model.backbone.init_cfg.checkpoint=work_dirs/attentionnext56_imagenet/CHECKPOINT.pth
+"""
+
+_base_ = './faster-rcnn_attention56_fpn_1x_coco.py'
+
+model = dict(backbone=dict(arch='attentionnext56'))

@@ -1,0 +1,26 @@
+"""RetinaNet with FPN on Attention-56, COCO, 12 epochs: MMDetection's settings for ResNet-50.
+
+No weights of Attention-56 on ImageNet are published: train attention56_imagenet first.
+Without its checkpoint, training does not start. Nobody has trained this config to its end yet.
+Data: data/coco, as for MMDetection.
+
+    bash tools/dist_train.sh configs/detection/retinanet_attention56_fpn_1x_coco.py 8 \\
+        --cfg-options model.backbone.init_cfg.checkpoint=work_dirs/attention56_imagenet/CHECKPOINT.pth
+"""
+
+_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmresattn'], allow_failed_imports=False)
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='ResidualAttentionNet',
+        arch='attention56',
+        out_indices=(1, 2, 3),  # MMDetection drops the first one in the neck, where its norm would go untrained
+        norm_outputs=True,
+        frozen_stages=1,
+        norm_eval=True,
+        init_cfg=dict(type='ClassifierWeights', checkpoint=None, new=['norm2', 'norm3']),
+    ),
+    neck=dict(in_channels=[512, 1024, 2048], start_level=0),
+)

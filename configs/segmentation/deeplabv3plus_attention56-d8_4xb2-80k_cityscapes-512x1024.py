@@ -1,0 +1,19 @@
+"""DeepLabV3+ on Attention-56 for Cityscapes: 49,826,902 parameters.
+
+It starts from weights of attention56_imagenet, which nobody has published: train that config first. On 4 GPUs:
+
+    bash tools/dist_train.sh configs/segmentation/deeplabv3plus_attention56-d8_4xb2-80k_cityscapes-512x1024.py 4 \\
+        --cfg-options model.backbone.init_cfg.checkpoint=work_dirs/attention56_imagenet/iter_530000.pth
+"""
+
+_base_ = [
+    '../_base_/models/deeplabv3plus_attention56-d8.py',
+    '../_base_/datasets/cityscapes.py',
+    'mmseg::_base_/default_runtime.py',
+    'mmseg::_base_/schedules/schedule_80k.py',
+    '../_base_/segmentation.py',
+]
+
+data_preprocessor = dict(size=_base_.crop_size)
+model = dict(data_preprocessor=data_preprocessor)
+auto_scale_lr = dict(base_batch_size=8)
