@@ -6,12 +6,14 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
+    checkpoint=dict(type='WholeCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
 )
 custom_hooks = [
     dict(type='ReplayHook'),  # resumed = uninterrupted
+    dict(type='NonFiniteLossHook'),  # stops at a loss of NaN, and says where it came from
+    dict(type='BrokenImagesHook'),  # lists the images that were skipped
     dict(type='SyncSavedBuffersHook'),  # BatchNorm statistics agree between processes
     dict(type='ChannelsLastWeightsHook'),  # faster on CPUs
 ]

@@ -31,7 +31,7 @@ model = dict(
 # 100 epochs of batch 1024 are the paper's; the rate, its cosine and the weight decay are chosen here.
 train_pipeline = [
     dict(type='ReplaySeed'),
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadCheckedImage'),
     dict(type='RandomResizedCrop', scale=224),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),

@@ -30,7 +30,7 @@ data_preprocessor = dict(
     to_rgb=True,
 )
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadCheckedImage'),
     dict(type='Resize', scale=(image_size, image_size)),
     dict(type='PackInputs'),
 ]

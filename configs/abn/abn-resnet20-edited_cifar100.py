@@ -21,7 +21,7 @@ data_root = '{{$MMRESATTN_DATA:data}}/cifar100'
 data_preprocessor = dict(num_classes=100)
 train_pipeline = [
     dict(type='ReplaySeed'),
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadCheckedImage'),
     dict(type='LoadAttentionMap', map_root=data_root + '_maps', image_root=data_root + '/train'),
     dict(type='RandomCrop', crop_size=32, padding=4),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),

@@ -34,11 +34,11 @@ data_preprocessor = dict(num_classes=200)  # mean and deviation stay those of th
 resize = dict(type='Resize', scale=(image_size, image_size))
 train_pipeline = [
     dict(type='ReplaySeed'),
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadCheckedImage'),
     resize,
     dict(type='PackInputs'),
 ]
-test_pipeline = [dict(type='LoadImageFromFile'), resize, dict(type='PackInputs')]
+test_pipeline = [dict(type='LoadCheckedImage'), resize, dict(type='PackInputs')]
 train_dataloader = dict(
     num_workers=4,
     collate_fn=dict(type='default_collate'),

@@ -13,7 +13,7 @@ model = dict(backbone=dict(arch='attention92'))
 
 # The paper says no more than 320x320 for the test; the short side is resized to the crop, as for ResNet-200.
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadCheckedImage'),
     dict(type='ResizeEdge', scale=320, edge='short'),
     dict(type='CenterCrop', crop_size=320),
     dict(type='PackInputs'),

@@ -15,7 +15,7 @@ model = dict(backbone=dict(arch='attentioninception56'))
 
 # The paper says no more than 299x299 for the test; the crop is the same 7/8 of the short side as 224 of 256.
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadCheckedImage'),
     dict(type='ResizeEdge', scale=342, edge='short'),
     dict(type='CenterCrop', crop_size=299),
     dict(type='PackInputs'),

@@ -29,7 +29,7 @@ model = dict(
 # No colours are changed. The paper subtracts the mean; here pixels are also divided by their deviation.
 train_pipeline = [
     dict(type='ReplaySeed'),
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadCheckedImage'),
     dict(type='RandomResizedCrop', scale=224),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),

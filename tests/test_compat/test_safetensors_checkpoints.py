@@ -39,3 +39,12 @@ def test_a_file_that_is_not_there(net, tmp_path):
 def test_pickles_still_load(net, tmp_path):
     torch.save(net.state_dict(), tmp_path / 'net.pth')
     load_checkpoint(net, str(tmp_path / 'net.pth'), strict=True)
+
+
+@pytest.mark.parametrize('content', [b'', b'<html>404</html>', None], ids=['empty', 'text', 'cut'])
+def test_a_file_that_is_not_whole(net, tmp_path, content):
+    path = tmp_path / 'net.safetensors'
+    save_file(net.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(RuntimeError, match=r'net.safetensors \([\d,]+ bytes\) is no whole checkpoint'):
+        load_checkpoint(net, str(path))

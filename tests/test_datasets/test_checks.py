@@ -47,3 +47,46 @@ def test_what_needs_no_file_passes():
     check(type='CustomDataset', data_root='s3://bucket', data_prefix='train')
     check(type='CIFAR10', data_root='/none', split='train')  # which MMPretrain downloads
     check_data(Config(dict()), ['train_dataloader'])
+
+
+def tree(root, train, test):
+    for split, classes in (('train', train), ('test', test)):
+        for name in classes:
+            (root / split / name).mkdir(parents=True)
+    loaders = {
+        f'{loader}_dataloader': dict(dataset=dict(type='CustomDataset', data_root=str(root), data_prefix=split))
+        for loader, split in (('train', 'train'), ('val', 'test'))
+    }
+    return lambda **head: check_data(
+        Config(dict(loaders, model=dict(head=head))), ['train_dataloader', 'val_dataloader']
+    )
+
+
+def test_more_folders_than_classes_of_the_model(tmp_path):
+    check_tree = tree(tmp_path, 'abc', 'abc')
+    check_tree(num_classes=3)
+    check_tree(num_classes=dict(colour=2, shape=1))  # of several tasks
+    with pytest.raises(ValueError, match=r'train_dataloader has 3 folders of classes in .*train, and the model 2 clas'):
+        check_tree(num_classes=2)
+
+
+def test_folders_that_would_be_numbered_differently(tmp_path):
+    check_tree = tree(tmp_path, 'abcd', 'acd')
+    with pytest.raises(ValueError, match=r'train_dataloader and val_dataloader differ .* \(b\), .* alphabetical'):
+        check_tree(num_classes=4)
+    (tmp_path / 'test' / 'b').mkdir()  # empty
+    check_tree(num_classes=4)
+
+
+@pytest.mark.parametrize('line', ['b.png 3', 'b.png -1', 'b.png', 'b.png x', 'b.png 1.0', ''])
+def test_labels_of_a_list_that_are_no_classes(tmp_path, line):
+    (tmp_path / 'images').mkdir()
+    dataset = dict(type='CustomDataset', data_root=str(tmp_path), data_prefix='images', ann_file='list.txt')
+    cfg = dict(train_dataloader=dict(dataset=dataset), model=dict(head=dict(num_classes=3)))
+    (tmp_path / 'list.txt').write_text('a b.png 0\nc.png 2\n')
+    check_data(Config(cfg), ['train_dataloader'])
+    (tmp_path / 'list.txt').write_text(f'a b.png 0\n{line}\nc.png 2\n')
+    with pytest.raises(ValueError, match=r"list.txt, line 2: '.*' must end in a label from 0 to 2, for the 3 classes"):
+        check_data(Config(cfg), ['train_dataloader'])
+    dataset['with_label'] = False
+    check_data(Config(cfg), ['train_dataloader'])

@@ -1,3 +1,4 @@
+import mmcv
 import numpy as np
 import pytest
 import torch
@@ -108,3 +109,18 @@ def test_another_collate_function_says_which_one_is_needed(collate):
     )
     with pytest.raises(TypeError, match="needs collate_fn=dict\\(type='one_batch'\\)"):
         next(iter(loader))
+
+
+def test_broken_images_are_left_out(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    for i, image in enumerate(images):
+        (tmp_path / 'ab'[i % 2]).mkdir(exist_ok=True)
+        mmcv.imwrite(image, str(tmp_path / 'ab'[i % 2] / f'{i}.png'))
+    for name in ('a/0.png', 'b/3.png'):  # the first one too
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:50])
+    pipeline = [dict(type='LoadCheckedImage', skip_broken=True), dict(type='PackInputs')]
+    memory = InMemory(dict(type='CustomDataset', data_prefix=str(tmp_path), pipeline=pipeline))
+    assert sorted(path[-7:] for path in memory.broken_images) == ['a/0.png', 'b/3.png']
+    assert memory.get_gt_labels().tolist() == [0, 0, 1, 1] and len(memory) == 4
+    expected = torch.from_numpy(images[[2, 4, 1, 5]]).permute(0, 3, 1, 2)
+    assert torch.equal(memory.images, expected)

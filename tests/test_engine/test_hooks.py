@@ -15,7 +15,7 @@ def runner(loop_type, sampler, iteration=0, workers=0):
     """As much of a runner as the hook sees; the loop is a real one but for its construction."""
     loop = object.__new__(loop_type)
     loop.dataloader = DataLoader(range(10), batch_size=4, sampler=sampler, num_workers=workers)
-    loop._iter = iteration
+    loop._iter, loop._epoch = iteration, 0
     return SimpleNamespace(train_loop=loop, seed=5, iter=iteration, logger=MMLogger.get_instance('hooks'))
 
 
@@ -30,6 +30,18 @@ def test_iterations_resume_at_the_next_batch(workers):
     whole = ReplaySampler(range(10), seed=5, infinite=True)
     whole.skip(400_000)
     assert resumed.tolist() == [int(draw) for draw, _ in zip(whole, range(20))]
+
+
+def test_an_epoch_that_was_saved_at_its_last_iteration_is_not_trained_again():
+    """MMEngine counts the epoch only after its end: schedules, validation and the like, which are still to come."""
+    run = runner(EpochBasedTrainLoop, ReplaySampler(range(10), seed=5), iteration=6)  # of 3 an epoch
+    run.train_loop._epoch = 1
+    ReplayHook().before_train(run)
+    assert list(run.train_loop.dataloader) == []
+    assert len(list(run.train_loop.dataloader)) == 3  # the next one is whole
+    run.train_loop._epoch = 2  # saved by epoch
+    ReplayHook().before_train(run)
+    assert len(list(run.train_loop.dataloader)) == 3
 
 
 def test_a_seed_that_was_resumed_reaches_the_sampler():

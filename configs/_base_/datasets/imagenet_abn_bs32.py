@@ -5,7 +5,7 @@ _base_ = './imagenet_bs32.py'
 image_size = 224
 train_pipeline = [
     dict(type='ReplaySeed'),
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadCheckedImage'),
     dict(type='RandomResizedCrop', scale=image_size),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),

@@ -11,7 +11,7 @@ data_preprocessor = dict(
 
 train_pipeline = [
     dict(type='ReplaySeed'),
-    dict(type='LoadImageFromFile', to_float32=True),  # Lighting would wrap uint8 around at 0 and 255
+    dict(type='LoadCheckedImage', to_float32=True),  # Lighting would wrap uint8 around at 0 and 255
     dict(type='RandomResizedCrop', scale=image_size),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(
@@ -27,7 +27,7 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadCheckedImage'),
     dict(type='ResizeEdge', scale=256, edge='short'),
     dict(type='CenterCrop', crop_size=image_size),
     dict(type='PackInputs'),
