@@ -1,6 +1,6 @@
 """Compare the attention systems of this package: size, cost, speed and maps, in one table.
 
-python tools/compare_attention.py                                       # the networks for 32x32 images
+python tools/compare_attention.py                                       # one body under every kind of attention
 python tools/compare_attention.py --nets imagenet --batch-size 4 --out comparison.md
 python tools/compare_attention.py my_config.py configs/resattn/attention56_digits.py --shape 16
 
@@ -29,6 +29,18 @@ from mmresattn.models.layers import attention_maps, record_attention
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
 NETS = dict(  # side of the image, and the configs
+    compare=(
+        32,
+        [
+            'compare/wrn16-2_cifar10',  # no attention
+            'compare/attention56-short_cifar10',
+            'compare/se-wrn16-2_cifar10',
+            'compare/nonlocal-wrn16-2_cifar10',
+            'compare/aa-wrn16-2_cifar10',
+            'compare/pay-wrn16-2_cifar10',
+            'compare/abn-wrn16-2_cifar10',
+        ],
+    ),
     cifar=(
         32,
         [
@@ -73,7 +85,7 @@ COLUMNS = (
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description='Compare attention systems: size, cost, speed and maps.')
     parser.add_argument('configs', nargs='*', help='config files to compare instead of those of --nets')
-    parser.add_argument('--nets', choices=list(NETS), default='cifar', help='which networks of this package')
+    parser.add_argument('--nets', choices=list(NETS), default='compare', help='which networks of this package')
     parser.add_argument('--shape', type=int, help='side of the images; default: 32 or 224 by --nets')
     parser.add_argument('--batch-size', type=int, default=8, help='default: 8')
     parser.add_argument('--rounds', type=int, default=5, help='rounds, in which one comes after the other; default: 5')

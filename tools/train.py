@@ -34,6 +34,11 @@ def main(argv=None):
     if args.amp:
         use_mixed_precision(cfg)
     if args.resume:
+        if cfg.get('strategy', {}).get('type') == 'DeepSpeedStrategy':
+            raise ValueError(
+                "--resume does not know DeepSpeed's checkpoints, which are folders. Name one: "
+                '--cfg-options resume=True load_from=FOLDER'
+            )
         found = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
         if found is None:
             print(f'--resume: there is no whole checkpoint in {cfg.work_dir}; training starts at its beginning.')
