@@ -1,0 +1,188 @@
+import importlib
+import re
+import runpy
+import textwrap
+from pathlib import Path
+
+import mmpretrain
+import numpy as np
+import pytest
+import torch
+import yaml
+from mmpretrain.apis.model import ModelHub
+from modelindex.load_model_index import load
+from safetensors.torch import load_file
+
+import mmresattn
+from mmresattn.apis import model_index
+from tests.conftest import ROOT
+
+CONFIGS = {path.stem: path.relative_to(ROOT) for path in ROOT.glob('configs/[!_]*/**/*.py')}
+METAFILES = sorted(ROOT.glob('configs/*/metafile.yml'))
+MODELS = [(file, model) for file in METAFILES for model in yaml.safe_load(file.read_text())['Models']]
+NEEDS = dict(detection='mmdet', segmentation='mmseg')
+
+
+def read(path):
+    return re.sub(r'\s+', ' ', (ROOT / path).read_text())
+
+
+@pytest.fixture(scope='module')
+def script():
+    return runpy.run_path(str(ROOT / '.dev_scripts' / 'model_index.py'))
+
+
+def test_every_config_is_in_the_index_under_its_name():
+    names = [model['Name'] for _, model in MODELS]
+    assert sorted(names) == sorted(CONFIGS)
+    assert all(name == name.lower() for name in names)
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    assert sorted(index['Import']) == [str(file.relative_to(ROOT)) for file in METAFILES]
+    assert {file.parent for file in METAFILES} == set(ROOT.glob('configs/[!_]*'))
+
+
+@pytest.mark.parametrize('metafile', METAFILES, ids=lambda file: file.parent.name)
+def test_numbers_and_tables_are_what_the_code_counts(metafile, script):
+    """Else: python .dev_scripts/model_index.py --write"""
+    pytest.importorskip(NEEDS.get(metafile.parent.name, 'mmpretrain'))
+    assert metafile.read_text() == script['counted'](metafile)
+    assert metafile.with_name('README.md').read_text() == script['tabulated'](metafile)
+
+
+def test_counts_are_those_that_the_papers_files_give(script):
+    """Of networks whose numbers are known from elsewhere: the authors' Caffe files and torchvision's ResNet-50."""
+    assert script['count'](ROOT / 'configs/resattn/attention56_imagenet.py')['Parameters'] == 31_810_728
+    assert script['count'](ROOT / 'configs/resattn/attention92_imagenet.py')['Parameters'] == 52_466_344
+    assert script['count'](ROOT / 'configs/resattn/attention56_imagenet.py')['FLOPs'] == pytest.approx(6.27e9, abs=5e6)
+
+
+@pytest.mark.parametrize(('metafile', 'model'), MODELS, ids=lambda part: part['Name'] if isinstance(part, dict) else '')
+def test_every_entry_names_files_that_exist_and_figures_with_their_source(metafile, model):
+    assert model['Config'] == str(CONFIGS[model['Name']]) and CONFIGS[model['Name']].parts[1] == metafile.parent.name
+    assert f'[{model["Name"]}](' in metafile.with_name('README.md').read_text()
+    for key in ('Weights', 'Training Log'):
+        assert (ROOT / model.get(key, '.')).exists()
+    data = model['Metadata']
+    config = read(model['Config'])
+    # What others have published is a sentence of the config, and where there is such a sentence, it is here.
+    assert data.get('Published Results', '') in config
+    source = r"([Pp]aper|Authors' page)(, table \d+)?: |A port by others reports|the authors ship"
+    assert ('Published Results' in data) == bool(re.search(source, config))
+    # What is a result here stands with its circumstances in what was measured.
+    results = model['Results'] or []
+    for result in results:
+        for value in result['Metrics'].values():
+            assert str(value) in read('docs/measured.md') + read('weights/README.md')
+    if metafile.parent.name not in NEEDS:
+        assert data['FLOPs'] > 0
+        assert [result['Task'] for result in results] == ['Image Classification'] * ('multitask' not in model['Name'])
+
+
+def test_index_is_one_by_its_own_library():
+    index = load(str(ROOT / 'model-index.yml'))
+    assert [
+        error for error in index.check(silent=True) if 'README' not in error
+    ] == []  # theirs lie beside the metafile
+    collections = {collection.name: collection for collection in index.collections}
+    assert len(collections) == len(METAFILES)
+    for collection in collections.values():
+        assert collection.paper['Title'] and collection.paper['URL'].startswith('https://arxiv.org/abs/')
+        assert (ROOT / collection.readme).is_file() and (ROOT / collection.code['URL']).is_file()
+    assert {model.in_collection for model in index.models} == set(collections)
+
+
+def test_data_sets_are_there_to_download():
+    for entry in yaml.safe_load((ROOT / 'dataset-index.yml').read_text()).values():
+        assert entry['dataset'].startswith('OpenDataLab/') and entry['download_root'] == 'data'
+
+
+def test_mmpretrain_lists_every_classifier_and_nothing_else_of_ours():
+    classifiers = {model['Name'] for file, model in MODELS if file.parent.name not in NEEDS}
+    assert classifiers & set(mmpretrain.list_models()) == classifiers
+    assert not set(mmpretrain.list_models()) & (CONFIGS.keys() - classifiers)
+    assert set(mmpretrain.list_models('attention92_imagenet')) >= {'attention92_imagenet'}
+    assert 'attention56_digits' in mmpretrain.list_models('attention*', task='Image Classification')
+    assert 'resnet50_8xb32_in1k' in mmpretrain.list_models()  # and its own
+
+
+def test_a_model_is_built_by_its_name():
+    with torch.device('meta'):
+        model = mmpretrain.get_model('attention56_imagenet')
+    assert sum(parameter.numel() for parameter in model.parameters()) == 31_810_728
+    assert not model.training
+    assert Path(model._config.filename) == ROOT / 'configs/resattn/attention56_imagenet.py'
+
+
+def test_pretrained_weights_are_those_of_the_repository(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    model = mmpretrain.get_model('attention56_cifar10_fast', pretrained=True)
+    weights = load_file(ROOT / 'weights' / 'attention56_cifar10_fast.safetensors')
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, weights[name].to(weight.dtype))
+
+
+def test_pretrained_weights_may_be_elsewhere_and_their_lack_is_no_silence(monkeypatch, tmp_path):
+    monkeypatch.setenv('MMRESATTN_WEIGHTS', str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=f'{tmp_path}/attention56_cifar10_fast.safetensors.*MMRESATTN_WEIGHTS'):
+        mmpretrain.get_model('attention56_cifar10_fast', pretrained=True)
+    (tmp_path / 'attention56_cifar10_fast.safetensors').symlink_to(
+        ROOT / 'weights/attention56_cifar10_fast.safetensors'
+    )
+    mmpretrain.get_model('attention56_cifar10_fast', pretrained=True)
+
+
+def test_inference_of_an_image():
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)  # BGR
+    answer = mmpretrain.inference_model('attention56_cifar10_fast', image)
+    model = mmpretrain.get_model('attention56_cifar10_fast', pretrained=True)
+    rgb = torch.tensor(image[..., ::-1].transpose(2, 0, 1).copy(), dtype=torch.float32)
+    mean, std = (torch.tensor(model._config.data_preprocessor[key]).view(3, 1, 1) for key in ('mean', 'std'))
+    with torch.no_grad():
+        scores = model(((rgb - mean) / std)[None], mode='tensor').softmax(1)[0]
+    assert answer['pred_scores'] == pytest.approx(scores.numpy(), abs=1e-5)
+    assert answer['pred_label'] == scores.argmax() and answer['pred_score'] == pytest.approx(
+        scores.max().item(), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize('name', ['abn-resnet20_cifar100', 'pay-wrn16-2_cifar10', 'se-wrn16-2_cifar10'])
+@pytest.mark.filterwarnings('ignore:Unable to find pre-defined checkpoint')
+def test_inference_of_other_families(name):
+    answer = mmpretrain.inference_model(name, np.zeros((32, 32, 3), np.uint8))
+    assert answer['pred_scores'].shape == (100 if '100' in name else 10,)
+    assert answer['pred_scores'].sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_reloading_registers_nothing_twice():
+    listed = mmpretrain.list_models()
+    importlib.reload(model_index)
+    importlib.reload(mmresattn)
+    assert mmpretrain.list_models() == listed
+
+
+def test_import_comes_late_without_extras_and_reads_nothing(python):
+    """After MMPretrain has read its own index, and without what MMPretrain can do without."""
+    code = """
+        import sys
+
+        extras = ('transformers', 'accelerate', 'open_clip', 'albumentations', 'pycocotools', 'pytorch_grad_cam')
+        sys.modules.update(dict.fromkeys(extras))
+        import mmpretrain
+
+        own = set(mmpretrain.list_models())
+        import mmresattn
+        from mmpretrain.apis.model import ModelHub
+
+        assert ModelHub._models_dict.keys() == own
+        assert set(mmpretrain.list_models()) > own
+        print(mmpretrain.list_models('attention92_imagenet'))
+    """
+    done = python('-c', textwrap.dedent(code))
+    assert "['attention92_imagenet'" in done.stdout, done.stderr
+
+
+def test_name_of_another_package_is_not_taken(monkeypatch):
+    models = dict.fromkeys(['attention56_imagenet'], ModelHub.get('resnet50_8xb32_in1k'))
+    monkeypatch.setattr(ModelHub, '_models_dict', models)
+    with pytest.raises(ValueError, match='attention56_imagenet is conflict'):
+        model_index.register_models()
