@@ -5,10 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).parent.parent
 if 'PYTEST_XDIST_WORKER' in os.environ:
     torch.set_num_threads(1)  # there is a worker for every core
+
+
+@pytest.fixture(autouse=True)
+def no_scope_is_left():
+    """MMEngine's runners and inferencers leave their scope behind, in which the next test would look up its names."""
+    scopes = DefaultScope._instance_dict
+    before = dict(scopes)
+    yield
+    scopes.clear()
+    scopes.update(before)
 
 
 @pytest.fixture(scope='session')

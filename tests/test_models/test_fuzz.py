@@ -60,7 +60,7 @@ def fuzz(share: float, strategy: st.SearchStrategy):
         derandomize=True,
         deadline=None,
         database=None,
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.generate,),  # a failure is shown as it was drawn: to make it simpler would take minutes
         suppress_health_check=list(HealthCheck),
     )
     return lambda test: cases(given(strategy)(test))
@@ -505,8 +505,8 @@ def cifar_body(draw):
         wrong.update(groups=(0, -1, 1.5), width_per_group=(0, -1, 1.5))
     elif body is CIFARWideResNet:
         attention, layer_fault = attention_layers(draw, images_, fault == 'layer')
-        if max(images_.height, images_.width) > 20:  # pairs of all positions
-            attention, layer_fault = [layer for layer in attention if layer['type'] == 'SqueezeExcitation'], None
+        if max(images_.height, images_.width) > 20 and not layer_fault:  # there, pairs of all positions are too many
+            attention = [layer for layer in attention if layer['type'] == 'SqueezeExcitation']
         if layer_fault:
             options.update(attention=attention, depth=10, widen_factor=1, out_indices=-1)
             return images_, body, options, layer_fault
@@ -609,7 +609,7 @@ def side_of(words, side: int) -> int:
     for word in words:
         number = int((re.search(r'\d+$', word) or '1')[0])
         # A pooling is to have whole windows; behind `to`, any image will do.
-        side = {'max': side // number, 'to': 10**9}.get(word.rstrip('0123456789'), side)
+        side = {'max': side // number, 'to': 10**9 * bool(side)}.get(word.rstrip('0123456789'), side)
         side = up(side, 2) if word.endswith('/2') else side
     return side
 
@@ -617,7 +617,8 @@ def side_of(words, side: int) -> int:
 @st.composite
 def pay_attention(draw):
     images_ = images(draw, 300, 2_000)
-    n = draw(st.integers(1, 3))
+    g = draw(st.one_of(st.none(), st.integers(1, 6)))
+    n = draw(st.integers(2 if g is None else 1, 3))
     stages = [draw(PLAN) for _ in range(n)]
     tail = draw(st.one_of(st.just([]), PLAN))
     gates = draw(st.one_of(st.none(), st.tuples(*n * [st.one_of(st.none(), PLAN)])))
@@ -625,14 +626,13 @@ def pay_attention(draw):
     for stage in stages:
         channels = width_of(stage, channels)
         widths.append(channels)
-    g = draw(st.one_of(st.none(), st.integers(1, 6)))
     arch = dict(
         stages=[' '.join(stage) for stage in stages],
         tail=' '.join(tail),
         global_channels=g,
         gates=gates and [gate and ' '.join(gate) for gate in gates],
     )
-    out_indices = sorted(draw(st.sets(st.integers(0, n - 1), min_size=2 - (g is not None) if n > 1 else 1)))
+    out_indices = sorted(draw(st.sets(st.integers(0, n - 1), min_size=2 if g is None else 1)))
     in_channels = [widths[i] for i in out_indices] + ([] if g is None else [g])
     average = draw(st.booleans())
     parts = dict(
@@ -646,8 +646,8 @@ def pay_attention(draw):
         ),
         head=dict(num_classes=draw(st.integers(1, 4)), combine=draw(st.sampled_from(['concat', 'indep']))),
     )
-    fault = 'levels' if len(in_channels) < 2 else None
-    if fault is None and draw(st.integers(0, 3)) == 0:
+    fault = None
+    if draw(st.integers(0, 3)) == 0:
         part, fault, value = pick(images_, parts, faults=[
             *[('stages', word, word) for word in ('conv0', 'conv.5', 'max0', 'to0', 'unit6', 'unit8/0', 'drop2', 'x3',
                                                  'stem1.5', 'norm3', 'conv4/2', 'drop')],

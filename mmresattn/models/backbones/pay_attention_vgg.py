@@ -264,7 +264,9 @@ class PayAttentionNet(BaseModule):
             check_integers(global_channels=fields['global_channels'])
         self.in_channels = in_channels
         self.average_gradients = average_gradients
-        self.min_size = _min_size(fields['stages'], gates, fields['tail'])
+        # Without a global vector there is no tail.
+        tail = '' if fields['global_channels'] is None else fields['tail']
+        self.min_size = _min_size(fields['stages'], gates, tail)
 
         channels = in_channels
         self.stages = []

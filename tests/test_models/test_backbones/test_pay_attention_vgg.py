@@ -272,3 +272,8 @@ def test_a_single_value_is_named():
     assert net(torch.randn(1, 3, 8, 8).double())[-1].shape == (1, 6, 1, 1)
     with pytest.raises(ValueError, match='single value a channel in PayAttentionNet'):
         net(torch.randn(1, 3, 4, 4).double())
+
+
+def test_a_tail_that_is_not_built_asks_for_nothing():
+    net = small(arch=dict(SMALL, global_channels=None))
+    assert net.min_size == 2 and net(torch.zeros(1, 3, 2, 2).double())[-1].shape == (1, 6, 1, 1)
