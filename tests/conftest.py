@@ -12,14 +12,11 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
     torch.set_num_threads(1)  # there is a worker for every core
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope='module')
 def no_scope_is_left():
-    """MMEngine's runners and inferencers leave their scope behind, in which the next test would look up its names."""
-    scopes = DefaultScope._instance_dict
-    before = dict(scopes)
+    """MMEngine's runners and inferencers leave their scope behind, in which the next file would look up its names."""
     yield
-    scopes.clear()
-    scopes.update(before)
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')
