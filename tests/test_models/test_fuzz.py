@@ -87,7 +87,7 @@ def images(draw, largest: int, area: int, least: int = 1) -> Images:
     side = st.one_of(
         st.integers(least, least + 40), st.integers(max(1, least - 1), least + 1), st.integers(1, max(least, largest))
     )
-    height = draw(side)
+    height = min(draw(side), largest)
     return Images(
         batch=draw(st.integers(1, 3)),
         height=height,
@@ -313,7 +313,7 @@ def residual_attention(draw):
             stem=draw(st.sampled_from(['imagenet', 'cifar', 'conv'])),
             stem_channels=draw(st.integers(1, 8)),
             channels=each(1, {'preact': 6, 'inception': 2, 'resnext': 1}[unit], step),
-            strides=each(1, 3),
+            strides=tuple(draw(st.sampled_from([1, 1, 2, 3])) for _ in range(n)),
             modules=each(0, 2),
             poolings=each(0, 3),
             units_after=each(0, 2),
@@ -338,7 +338,7 @@ def residual_attention(draw):
         norm_cfg=draw(st.sampled_from([dict(type='BN')] * 3 + [dict(type='GN', num_groups=1)])),
     )
     least = next(side for side in count(1) if stages_of_attention_net(full, options, side)[1])
-    images_ = images(draw, 600, max(2 * least**2, 24_000 if full['stem'] == 'imagenet' else 3_000), least)
+    images_ = images(draw, 600, 24_000 if full['stem'] == 'imagenet' else 3_000, least)
     options['in_channels'] = images_.channels
     fault = None
     if draw(st.integers(0, 3)) == 0:
