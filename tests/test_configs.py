@@ -53,6 +53,7 @@ def test_every_config_says_what_it_is_and_builds(path):
     iter_based = cfg.train_cfg.get('type') == 'IterBasedTrainLoop'
     assert cfg.train_dataloader.sampler.get('infinite', False) == iter_based
     assert {'ReplayHook', 'SyncSavedBuffersHook'} <= {hook.type for hook in cfg.custom_hooks}
+    assert cfg.default_hooks.checkpoint.type == 'WholeCheckpointHook'
     assert cfg.train_cfg.get('type', 'EpochBasedTrainLoop') in LOOPS.module_dict
 
 

@@ -2,6 +2,7 @@
 custom_imports = dict(imports=['mmresattn'], allow_failed_imports=False)
 custom_hooks = [
     dict(type='ReplayHook'),  # resumed = uninterrupted
+    dict(type='NonFiniteLossHook'),  # stops at a loss of NaN, and says where it came from
     dict(type='SyncSavedBuffersHook'),  # BatchNorm statistics agree between processes
     dict(type='ChannelsLastWeightsHook'),  # faster on CPUs
 ]

@@ -23,7 +23,7 @@ model = dict(
         norm_outputs=True,
         init_cfg=dict(
             type='ClassifierWeights',
-            checkpoint='{{fileDirname}}/../../weights/attention56_cifar10_fast.safetensors',
+            checkpoint='mmresattn://attention56_cifar10_fast.safetensors',
             new=['norm1', 'norm2'],
         ),
     ),
@@ -112,6 +112,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type='ReplayHook'),
+    dict(type='NonFiniteLossHook'),
     dict(type='SyncSavedBuffersHook'),
     dict(type='ChannelsLastWeightsHook'),
 ]

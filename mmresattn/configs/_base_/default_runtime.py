@@ -1,0 +1,45 @@
+# See configs/_base_/default_runtime.py.
+from mmengine.hooks import DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook
+from mmengine.visualization import LocalVisBackend
+from mmpretrain.engine.hooks import VisualizationHook
+from mmpretrain.visualization import UniversalVisualizer
+
+from mmresattn.datasets import BrokenImagesHook
+from mmresattn.engine import (
+    ChannelsLastWeightsHook,
+    NonFiniteLossHook,
+    ReplayHook,
+    SyncSavedBuffersHook,
+    WholeCheckpointHook,
+)
+
+custom_imports = dict(imports=['mmresattn'], allow_failed_imports=False)
+default_scope = 'mmpretrain'
+
+default_hooks = dict(
+    timer=dict(type=IterTimerHook),
+    logger=dict(type=LoggerHook, interval=100),
+    param_scheduler=dict(type=ParamSchedulerHook),
+    checkpoint=dict(type=WholeCheckpointHook, interval=1, max_keep_ckpts=3),
+    sampler_seed=dict(type=DistSamplerSeedHook),
+    visualization=dict(type=VisualizationHook, enable=False),
+)
+custom_hooks = [
+    dict(type=ReplayHook),
+    dict(type=NonFiniteLossHook),
+    dict(type=BrokenImagesHook),
+    dict(type=SyncSavedBuffersHook),
+    dict(type=ChannelsLastWeightsHook),
+]
+
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+vis_backends = [dict(type=LocalVisBackend)]
+visualizer = dict(type=UniversalVisualizer, vis_backends=vis_backends)
+log_level = 'INFO'
+load_from = None
+resume = False
+randomness = dict(seed=0, deterministic=False)
