@@ -72,7 +72,7 @@ def test_every_entry_names_files_that_exist_and_figures_with_their_source(metafi
     results = model['Results'] or []
     for result in results:
         for value in result['Metrics'].values():
-            assert str(value) in read('docs/measured.md') + read('weights/README.md')
+            assert f'{value:.2f}' in read('docs/measured.md') + read('docs/compare.md') + read('weights/README.md')
     if metafile.parent.name not in NEEDS:
         assert data['FLOPs'] > 0
         assert [result['Task'] for result in results] == ['Image Classification'] * ('multitask' not in model['Name'])

@@ -45,5 +45,7 @@ param_scheduler = [
     dict(type='PolyLR', power=0.9, begin=50, end=iters, by_epoch=False),
 ]
 train_cfg = dict(max_iters=iters, val_interval=400)
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(type='WholeCheckpointHook', interval=400, max_keep_ckpts=1))
+default_hooks = dict(
+    logger=dict(interval=20), checkpoint=dict(type='WholeCheckpointHook', interval=400, max_keep_ckpts=1)
+)
 auto_scale_lr = dict(base_batch_size=4)
