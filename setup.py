@@ -53,7 +53,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmresattn', 'mmresattn.*']),
     install_requires=requirements('runtime'),
-    extras_require={name: requirements(name) for name in ('lite', 'detection', 'segmentation', 'tests')},
+    extras_require={name: requirements(name) for name in ('lite', 'detection', 'segmentation', 'tests', 'docs')},
     classifiers=[
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',

@@ -15,8 +15,7 @@ class AutocastOptimWrapper(OptimWrapper):
 
     bfloat16 has the range of float32, so the loss is not scaled. Weights and their updates stay in float32.
 
-    Args:
-        **kwargs: See MMEngine's ``OptimWrapper``.
+    Arguments are those of MMEngine's ``OptimWrapper``.
     """
 
     @contextmanager

@@ -75,8 +75,7 @@ class WholeCheckpointHook(CheckpointHook):
     when they are whole (on local disks; other backends do as they do), and outdated ones go after that: there must be
     room for one checkpoint more than ``max_keep_ckpts``.
 
-    Args:
-        **kwargs: See MMEngine's ``CheckpointHook``.
+    Arguments are those of MMEngine's ``CheckpointHook``.
     """
 
     def before_train(self, runner: Runner) -> None:

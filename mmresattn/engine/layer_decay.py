@@ -24,9 +24,8 @@ class BackboneLayerDecayConstructor(DefaultOptimWrapperConstructor):
         ...     paramwise_cfg=dict(layer_decay_rate=0.9, norm_decay_mult=0.0),
         ... )
 
-    Args:
-        optim_wrapper_cfg (dict): See MMEngine's ``DefaultOptimWrapperConstructor``; the optimizer needs an ``lr``.
-        paramwise_cfg (dict): Its fields, and ``layer_decay_rate`` (float), from above 0 to 1.
+    Arguments are those of MMEngine's ``DefaultOptimWrapperConstructor``. The optimizer needs an ``lr``, and
+    ``paramwise_cfg`` a ``layer_decay_rate`` (float), from above 0 to 1.
 
     Raises:
         ValueError: If ``layer_decay_rate`` or ``lr`` is missing or the former out of range, and, when called, if the

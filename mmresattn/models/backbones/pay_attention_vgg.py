@@ -191,15 +191,13 @@ def _min_size(stages: Sequence[str], gates: Sequence[str | None], tail: str) -> 
 class PayAttentionNet(BaseModule):
     """VGG and ResNet-164 of Learn To Pay Attention: local features and the global vector.
 
-    ============= ========== ================================================================================
-    arch          parameters outputs at 32x32, one a stage, and the global vector
-    ============= ========== ================================================================================
-    vgg-att       19,707,456 256x32x32 (layer 7), 512x16x16 (layer 10), 512x8x8 (layer 13); 512
-    vgg           14,985,792 64x32x32, 128x16x16, 256x8x8, 512x4x4, 512x2x2; 512
-    vgg-gap       14,723,136 those of vgg-att; none
-    vgg-pan       24,692,289 those of vgg-att, the second one gated; 512
-    resnet164-att 2,357,072  64x32x32, 128x16x16, 256x8x8, all of them raw sums; 256
-    ============= ========== ================================================================================
+    | arch          | parameters | outputs at 32x32, one a stage, and the global vector               |
+    | ------------- | ---------- | ------------------------------------------------------------------ |
+    | vgg-att       | 19,707,456 | 256x32x32 (layer 7), 512x16x16 (layer 10), 512x8x8 (layer 13); 512 |
+    | vgg           | 14,985,792 | 64x32x32, 128x16x16, 256x8x8, 512x4x4, 512x2x2; 512                |
+    | vgg-gap       | 14,723,136 | those of vgg-att; none                                             |
+    | vgg-pan       | 24,692,289 | those of vgg-att, the second one gated; 512                        |
+    | resnet164-att | 2,357,072  | 64x32x32, 128x16x16, 256x8x8, all of them raw sums; 256            |
 
     ``vgg-att`` and ``resnet164-att`` go under the neck :class:`PayAttention`, ``vgg-pan`` under one with a single
     level; ``vgg`` and ``vgg-gap`` are the baselines without attention. Every stage is taken before the pooling that

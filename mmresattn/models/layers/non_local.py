@@ -19,15 +19,12 @@ MODES = ('gaussian', 'embedded_gaussian', 'dot_product', 'concatenation')
 class NonLocalAttention(NonLocal2d):
     """MMCV's NonLocal2d, whose pairwise weights pass an :class:`AttentionMap`: ``x_i + W_z sum_j weight_ij g(x_j)``.
 
-    ===================== ============================================================= =====================
-    mode                  weight of position j for position i (paper, section 3.2)      scale
-    ===================== ============================================================= =====================
-    ``gaussian``          softmax over j of ``x_i . x_j``                               none
-    ``embedded_gaussian`` softmax over j of ``theta(x_i) . phi(x_j)``                   (C / 2)^-0.5 of the
-                                                                                        products, ``use_scale``
-    ``dot_product``       ``theta(x_i) . phi(x_j)``                                     1 / positions j
-    ``concatenation``     ``ReLU(w . [theta(x_i), phi(x_j)])``                          1 / positions j
-    ===================== ============================================================= =====================
+    | mode                  | weight of position j for i (paper, section 3.2) | scale                     |
+    | --------------------- | ----------------------------------------------- | ------------------------- |
+    | ``gaussian``          | softmax over j of ``x_i . x_j``                 | none                      |
+    | ``embedded_gaussian`` | softmax over j of ``theta(x_i) . phi(x_j)``     | ``use_scale``: (C/2)^-0.5 |
+    | ``dot_product``       | ``theta(x_i) . phi(x_j)``                       | 1 / positions j           |
+    | ``concatenation``     | ``ReLU(w . [theta(x_i), phi(x_j)])``            | 1 / positions j           |
 
     Constructor, parameter names and initialisation are MMCV's, so its checkpoints load; weights with and without
     ``pool_first`` have the same names. The block of the authors' code is ``norm_cfg=dict(type='BN'),

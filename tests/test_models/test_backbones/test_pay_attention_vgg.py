@@ -69,7 +69,7 @@ def test_parameters_and_outputs_of_the_backbones():
             outs = net(torch.empty(2, 3, 32, 32))
         assert parameters(net) == count
         assert [tuple(out.shape) for out in outs] == [(2, *shape) for shape in shapes]
-        assert f'{count:,}' in PayAttentionNet.__doc__ and re.search(rf'{arch} +{count:,}', PayAttentionNet.__doc__)
+        assert f'{count:,}' in PayAttentionNet.__doc__ and re.search(rf'{arch} +\| {count:,}', PayAttentionNet.__doc__)
 
 
 def test_layers_of_vgg_in_their_order():

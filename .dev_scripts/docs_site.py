@@ -1,0 +1,109 @@
+"""What the site of docs/ needs beside mkdocs.yml: links that leave docs/, and how docstrings are read.
+
+Links are those of the repository, so that the pages can be read there as well: ``../configs/senet/README.md``. Whatever
+they name becomes part of the site under ``source/``, as do the files that it links in turn.
+"""
+
+import os.path as osp
+import re
+from pathlib import Path
+
+import griffe
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+# Code is passed over, in which `maps[name](x)` is no link.
+LINK = re.compile(r'(?ms)^```.*?^```|`[^`\n]+`|(?<=\]\()(?!\w+:)([^)#\s]+)')
+LANGUAGES = {'.py': 'python', '.yml': 'yaml', '.sh': 'bash', '.txt': 'text', '.cff': 'yaml', '': 'text'}
+UNSEARCHED = '---\nsearch:\n  exclude: true\n---\n\n'
+
+
+def targets(uri: str, markdown: str) -> dict[str, str]:
+    """The files and folders that a page links.
+
+    Args:
+        uri (str): Place of the page on the site, from ``docs/``.
+        markdown (str): Its text.
+
+    Returns:
+        Dict[str, str]: For each link, as it is written, the path in the repository.
+    """
+    own = uri.removeprefix('source/') if uri.startswith('source/') else f'docs/{uri}'
+    links = {match[1] for match in LINK.finditer(markdown) if match[1]}
+    return {link: osp.normpath(osp.join(osp.dirname(own), link)) for link in links}
+
+
+def place(path: str) -> str:
+    """Where something of the repository is on the site, from ``docs/``."""
+    if path.startswith('docs/'):
+        return path.removeprefix('docs/')
+    file = ROOT / path
+    if file.is_dir():
+        return f'source/{path}/README.md'
+    return f'source/{path}' + ('.md' if file.suffix in LANGUAGES else '')
+
+
+def text(path: str) -> str:
+    """The page of something that is not in ``docs/``: a page, a file of code, or what is in a folder."""
+    file = ROOT / path
+    if file.is_dir() and (file / 'README.md').exists():
+        file /= 'README.md'
+    if file.suffix == '.md':
+        return UNSEARCHED + file.read_text(encoding='utf-8')
+    if file.is_dir():
+        inside = sorted(entry.name for entry in file.iterdir() if not entry.name.startswith(('.', '__pycache__')))
+        # Links of a page are from its folder, of which this one is the list.
+        return f'{UNSEARCHED}# {path}\n\n' + ''.join(f'- [{name}]({name})\n' for name in inside)
+    return f'{UNSEARCHED}# {file.name}\n\n`{path}`\n\n````{LANGUAGES[file.suffix]}\n{file.read_text("utf-8")}````\n'
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Add to the site what its pages link and what those link in turn."""
+    pages = [(file.src_uri, file.content_string) for file in files.documentation_pages()]
+    while pages:
+        uri, markdown = pages.pop()
+        for path in targets(uri, markdown).values():
+            goal = place(path)
+            if files.get_file_from_path(goal) is not None or not (ROOT / path).exists() or path.startswith('docs/'):
+                continue
+            if goal.endswith('.md'):
+                content = text(path)
+                files.append(File.generated(config, goal, content=content))
+                pages.append((goal, content))
+            else:
+                files.append(File.generated(config, goal, abs_src_path=str(ROOT / path)))
+
+
+def on_page_markdown(markdown: str, page: Page, **kwargs) -> str:
+    """Point links that leave ``docs/`` to the copies on the site."""
+    uri = page.file.src_uri
+    found = targets(uri, markdown)
+
+    def moved(match: re.Match) -> str:
+        path = found.get(match[1])
+        if path is None or not (ROOT / path).exists():  # mkdocs tells of what is not there
+            return match[0]
+        return osp.relpath(place(path), osp.dirname(uri))
+
+    return LINK.sub(moved, markdown)
+
+
+class HouseStyle(griffe.Extension):
+    """Docstrings as they are written here: ``:func:`~package.name``` is a link, and an example is code."""
+
+    ROLE = re.compile(r':(?:class|func|meth):`~?([\w.]+)`')
+
+    def on_object(self, *, obj: griffe.Object, **kwargs) -> None:
+        def link(match: re.Match) -> str:
+            try:
+                path = match[1] if match[1].startswith('mmresattn.') else obj.resolve(match[1])
+            except griffe.NameResolutionError:
+                path = match[1]
+            shown = f'<code>{match[1].rpartition(".")[2]}</code>'
+            return f'<autoref identifier="{path}" optional>{shown}</autoref>'  # plain where the site has no such name
+
+        if obj.docstring:
+            text = re.sub(r'(?m)^Example:$', 'Examples:', obj.docstring.value)
+            obj.docstring.value = self.ROLE.sub(link, text)
