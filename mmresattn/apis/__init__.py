@@ -3,11 +3,27 @@ from .launch import add_common_arguments, build_runner, latest_checkpoint, load_
 from .model_index import register_models_when_asked
 
 __all__ = [
+    'AttentionEditor',
+    'AttentionInferencer',
     'add_common_arguments',
     'build_runner',
     'latest_checkpoint',
     'load_classifier',
     'load_config',
+    'paint',
     'register_models_when_asked',
     'use_mixed_precision',
 ]
+
+
+# What brings Matplotlib along, which importing the package does not need, is imported when it is asked for.
+def __getattr__(name):
+    if name in ('AttentionEditor', 'paint'):
+        from . import attention_editor
+
+        return getattr(attention_editor, name)
+    if name == 'AttentionInferencer':
+        from .attention_inferencer import AttentionInferencer
+
+        return AttentionInferencer
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,4 +1,24 @@
+from .faithfulness import (
+    boxes_mask,
+    deletion_and_insertion,
+    faithfulness,
+    mask_iou,
+    perturbation_curve,
+    pointing_game,
+    road,
+)
 from .responses import stage_responses
 from .robustness import adversarial_accuracy, adversarial_images
 
-__all__ = ['adversarial_accuracy', 'adversarial_images', 'stage_responses']
+__all__ = [
+    'adversarial_accuracy',
+    'adversarial_images',
+    'boxes_mask',
+    'deletion_and_insertion',
+    'faithfulness',
+    'mask_iou',
+    'perturbation_curve',
+    'pointing_game',
+    'road',
+    'stage_responses',
+]

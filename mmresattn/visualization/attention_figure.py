@@ -1,11 +1,24 @@
 """Figures of attention maps."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
+import matplotlib
+import matplotlib.ticker
 import numpy as np
 import torch.nn.functional as F
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
+
+from ..models.layers import AttentionModule, attention_maps, record_attention
+from .overlay import check_image, resize_map
+
+REDUCTIONS = ('mean', 'max', 'strongest')
+SUFFIXES = ('.png', '.svg', '.pdf')
+COLOURS = 'inferno'
 
 
 def reduce_channels(maps: Tensor, reduction: str = 'mean') -> Tensor:
@@ -13,8 +26,8 @@ def reduce_channels(maps: Tensor, reduction: str = 'mean') -> Tensor:
 
     Args:
         maps (Tensor): Attention (N, C, H, W).
-        reduction (str): ``'mean'`` over the channels, or the ``'strongest'`` channel: the one whose attention varies
-            most over positions, as a mask that is constant says nothing. Defaults to ``'mean'``.
+        reduction (str): ``'mean'`` or ``'max'`` over the channels, or the ``'strongest'`` channel: the one whose
+            attention varies most over positions, as a mask that is constant says nothing. Defaults to ``'mean'``.
 
     Returns:
         Tensor: Attention (N, 1, H, W).
@@ -24,10 +37,147 @@ def reduce_channels(maps: Tensor, reduction: str = 'mean') -> Tensor:
     """
     if reduction == 'mean':
         return maps.mean(1, keepdim=True)
+    if reduction == 'max':
+        return maps.amax(1, keepdim=True)
     if reduction == 'strongest':
-        strongest = maps.flatten(2).var(-1).argmax(1)  # N
-        return maps[range(len(maps)), strongest][:, None]
-    raise ValueError(f"reduction is 'mean' or 'strongest', not {reduction!r}.")
+        return strongest_channels(maps, 1)[0]
+    raise ValueError(f"reduction is 'mean', 'max' or 'strongest', not {reduction!r}.")
+
+
+def strongest_channels(maps: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The channels of each image whose attention varies most over positions, the strongest first.
+
+    Args:
+        maps (Tensor): Attention (N, C, H, W).
+        count (int): How many, from 1; of maps with fewer channels all.
+
+    Returns:
+        Tuple[Tensor, Tensor]: Attention (N, count, H, W), and numbers (N, count) of the channels, from 0.
+    """
+    if count < 1:
+        raise ValueError(f'count is at least 1, not {count}.')
+    channels = maps.flatten(2).var(-1, unbiased=False).topk(min(count, maps.shape[1])).indices
+    return maps.take_along_dim(channels[:, :, None, None], 1), channels
+
+
+def pairwise_attention(maps: Tensor, shape: tuple[int, int], query: tuple[float, float] | None = None) -> Tensor:
+    """Where the queries of self-attention look.
+
+    Queries and keys are numbered row by row over grids that are the input divided by a stride; the stride is what gives
+    their numbers. So keys may be pooled (:class:`~mmresattn.models.layers.NonLocalAttention`), or queries and keys both
+    (:class:`~mmresattn.models.layers.AttentionAugmentedConv`).
+
+    Args:
+        maps (Tensor): Attention (N, heads, Q, K).
+        shape (Tuple[int, int]): Height and width of the network's input.
+        query (Tuple[float, float], optional): Row and column in that input, in pixels from its upper and left edges:
+            the query whose cell they are in is taken. Defaults to the mean over all queries.
+
+    Returns:
+        Tensor: Attention (N, heads, h, w) over the keys.
+
+    Raises:
+        ValueError: If the numbers of queries and keys fit no stride, or the query is outside.
+    """
+    queries, keys = maps.shape[2:]
+    grid = _grid(queries, shape)
+    over_keys = _grid(keys, grid)
+    if query is None:
+        return maps.mean(2).unflatten(2, over_keys)
+    if not all(0 <= place < size for place, size in zip(query, shape)):
+        raise ValueError(f'The query {tuple(query)} is outside of what the network sees, {shape[0]}x{shape[1]} pixels.')
+    row, column = (int(place * cells / size) for place, cells, size in zip(query, grid, shape))
+    return maps[:, :, row * grid[1] + column].unflatten(2, over_keys)
+
+
+def spatial_maps(
+    model: nn.Module, maps: Mapping[str, Tensor], shape: tuple[int, int], query: tuple[float, float] | None = None
+) -> dict[str, Tensor]:
+    """Of the recorded maps those that have positions, as maps over the network's input.
+
+    Args:
+        model (nn.Module): The model.
+        maps (Mapping[str, Tensor]): From :func:`~mmresattn.models.layers.record_attention`.
+        shape (Tuple[int, int]): Height and width of the network's input.
+        query (Tuple[float, float], optional): As for :func:`pairwise_attention`.
+
+    Returns:
+        Dict[str, Tensor]: Maps (N, C, h, w), float32; of self-attention a channel for each head. One number a channel,
+        as of Squeeze-and-Excitation, has no positions and is left out.
+    """
+    taps = attention_maps(model, list(maps))
+    spatial = {}
+    for name, attention in maps.items():
+        if taps[name].kind == 'pairwise':
+            attention = pairwise_attention(attention, shape, query)
+        if taps[name].kind != 'channel':
+            spatial[name] = attention.float()
+    return spatial
+
+
+def _grid(positions: int, shape: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of so many positions, if they are all of an input, or one in every so many."""
+    height, width = shape
+    for stride in range(1, max(shape) + 1):
+        # Convolutions and averages round sizes up, max pooling of 2x2 rounds down.
+        for grid in ((-(-height // stride), -(-width // stride)), (height // stride, width // stride)):
+            if grid[0] * grid[1] == positions:
+                return grid
+    raise ValueError(f'{positions} positions are no grid over {height}x{width} at any stride.')
+
+
+@contextmanager
+def record_mask_steps(model: nn.Module, names: Sequence[str] | None = None) -> Iterator[dict[str, tuple[Tensor, ...]]]:
+    """Record what the masks of Residual Attention Networks do: the features before, the mask, the features after.
+
+    As in figure 1 of the paper: the trunk ``T``, the soft mask ``M`` and ``(1 + M) * T``, or ``M * T`` without
+    attention residual learning.
+
+    Args:
+        model (nn.Module): Any bare model with :class:`~mmresattn.models.layers.AttentionModule` in it.
+        names (Sequence[str], optional): Names of maps, as for :func:`~mmresattn.models.layers.record_attention`.
+            Defaults to those of all attention modules.
+
+    Yields:
+        Dict[str, Tuple[Tensor, Tensor, Tensor]]: By name of the map, filled when a forward pass ends: three tensors
+        (N, C, H, W), detached.
+
+    Raises:
+        KeyError: If a name is unknown.
+        ValueError: If a name is of no attention module, or there is none.
+    """
+    modules = {f'{name}.map': one for name, one in model.named_modules() if isinstance(one, AttentionModule)}
+    wanted = list(modules if names is None else attention_maps(model, names))
+    others = [name for name in wanted if name not in modules]
+    if others or not wanted:
+        raise ValueError(
+            f'Features before and after a mask are of the attention modules of Residual Attention Networks; this model '
+            f'has {list(modules) or "none"}{f", and {others} are others" if others else ""}.'
+        )
+    before, after, steps = {}, {}, {}
+    handles = []
+    with record_attention(model, wanted) as masks:
+
+        def fill(*_) -> None:
+            steps.update({name: (before[name], masks[name], after[name]) for name in wanted if name in masks})
+
+        for name in wanted:
+            handles.append(modules[name].trunk.register_forward_hook(_keep(before, name)))
+            # Copies, as what follows may work in place.
+            handles.append(modules[name].after.register_forward_pre_hook(_keep(after, name)))
+        handles.append(model.register_forward_hook(fill))
+        try:
+            yield steps
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _keep(kept: dict, name: str):
+    def hook(module: nn.Module, args: tuple, output: Tensor | None = None) -> None:
+        kept[name] = (args[0] if output is None else output).detach().clone()
+
+    return hook
 
 
 def attention_figure(images: Sequence[np.ndarray], maps: Mapping[str, Tensor], titles: Sequence[str] = ()) -> Figure:
@@ -55,9 +205,138 @@ def attention_figure(images: Sequence[np.ndarray], maps: Mapping[str, Tensor], t
         for row, image, one in zip(axes, images, attention):
             resized = F.interpolate(one[None], image.shape[:2], mode='bilinear', align_corners=False)[0, 0].numpy()
             row[column].imshow(image)
-            shown = row[column].imshow(resized, cmap='inferno', alpha=0.75, vmin=low, vmax=high)
+            shown = row[column].imshow(resized, cmap=COLOURS, alpha=0.75, vmin=low, vmax=high)
         figure.colorbar(shown, ax=axes[:, column], location='bottom', pad=0.02).ax.tick_params(labelsize=6)
+    _no_ticks(axes)
+    return figure
+
+
+def map_grid(
+    image: np.ndarray,
+    maps: Mapping[str, Tensor | np.ndarray],
+    *,
+    title: str = '',
+    columns: int | None = None,
+    query: tuple[float, float] | None = None,
+) -> Figure:
+    """One image and its maps, of any number of modules: each laid over it, with its name and its own bar of colours.
+
+    Args:
+        image (np.ndarray): Image (H, W, 3), uint8 in RGB.
+        maps (Mapping[str, Tensor | np.ndarray]): By name a map (h, w) of any size; NaN stays bare.
+        title (str): What stands over the image. Defaults to nothing.
+        columns (int, optional): Panels in a row. Defaults to 5, or as many as make the grid about square.
+        query (Tuple[float, float], optional): Row and column of the image to mark with a cross, for self-attention.
+
+    Returns:
+        Figure: For :func:`save_figure`.
+
+    Raises:
+        ValueError: If image or maps have another shape.
+    """
+    check_image(image)
+    panels = 1 + len(maps)
+    rows = math.ceil(panels / (columns or max(5, math.ceil(math.sqrt(panels)))))
+    columns = columns or math.ceil(panels / rows)
+    height, width = image.shape[:2]
+    panel = 1.9 * min(2.0, max(0.5, height / width)) + 0.6  # with name and bar
+    figure = Figure(figsize=(1.9 * columns, panel * rows), layout='constrained')
+    axes = figure.subplots(rows, columns, squeeze=False)
+    axes.flat[0].imshow(image)
+    axes.flat[0].set_title(title, fontsize=8)
+    for axis, (name, attention) in zip(axes.flat[1:], maps.items()):
+        axis.set_title(short_name(name), fontsize=8)
+        axis.imshow(image)
+        _show(figure, axis, resize_map(attention, image.shape[:2]), alpha=0.75)
+    for axis in axes.flat[:panels]:
+        if query is not None:
+            axis.plot(query[1] - 0.5, query[0] - 0.5, '+', color='cyan', markersize=9, markeredgewidth=1.5)
+    for axis in axes.flat[panels:]:
+        axis.axis('off')
+    _no_ticks(axes)
+    return figure
+
+
+def mask_figure(image: np.ndarray, steps: Mapping[str, tuple[Tensor | np.ndarray, ...]], *, title: str = '') -> Figure:
+    """Before, mask, after: the panels of figure 1 of the paper, a row for each module or channel.
+
+    Before and after share their colours, so that it is seen what the mask raised.
+
+    Args:
+        image (np.ndarray): Image (H, W, 3), uint8 in RGB.
+        steps (Mapping[str, Tuple]): By name the features before, the mask and the features after, (h, w) each, such as
+            one channel of :func:`record_mask_steps`.
+        title (str): What stands over the image. Defaults to nothing.
+
+    Returns:
+        Figure: For :func:`save_figure`.
+
+    Raises:
+        ValueError: If image or maps have another shape.
+    """
+    check_image(image)
+    height, width = image.shape[:2]
+    panel = 1.9 * min(2.0, max(0.5, height / width)) + 0.45
+    figure = Figure(figsize=(4 * 2.2, panel * len(steps) + 0.3), layout='constrained')
+    axes = figure.subplots(len(steps), 4, squeeze=False)
+    for axis, said in zip(axes[0], (title or 'image', 'features before', 'soft mask', 'features after')):
+        axis.set_title(said, fontsize=9)
+    for row, (name, (before, mask, after)) in zip(axes, steps.items()):
+        row[0].imshow(image)
+        row[0].set_ylabel(short_name(name), fontsize=8)
+        before, mask, after = (resize_map(one, image.shape[:2]) for one in (before, mask, after))
+        both = np.stack([before, after])
+        features = dict(vmin=np.nanmin(both), vmax=np.nanmax(both))
+        _show(figure, row[1], before, **features)
+        _show(figure, row[2], mask)
+        _show(figure, row[3], after, **features)
+    _no_ticks(axes)
+    return figure
+
+
+def short_name(name: str) -> str:
+    """A module's name as a label: without ``backbone.`` and ``.map``, which all have."""
+    return name.removeprefix('backbone.').replace('.map', '')
+
+
+def save_figure(figure: Figure, path: str | Path, dpi: int = 200) -> None:
+    """Write a figure by the suffix of its file, SVG and PDF with text as text.
+
+    Args:
+        figure (Figure): The figure.
+        path (str | Path): PNG, SVG or PDF; its folder is made.
+        dpi (int): Dots an inch, of images within SVG and PDF, too. Defaults to 200.
+
+    Raises:
+        ValueError: If the suffix is another one.
+    """
+    path = check_suffix(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({'svg.fonttype': 'none', 'pdf.fonttype': 42}):
+        figure.savefig(path, dpi=dpi)
+
+
+def check_suffix(path: str | Path) -> Path:
+    """Make sure that a figure can be written under a name, before it is made.
+
+    Raises:
+        ValueError: If its suffix is not one of ``SUFFIXES``.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f'A figure is written as {", ".join(SUFFIXES)}, by the suffix; not {path}.')
+    return path
+
+
+def _show(figure: Figure, axis: Axes, attention: np.ndarray, **kwargs) -> None:
+    shown = axis.imshow(attention, cmap=COLOURS, **kwargs)
+    bar = figure.colorbar(shown, cax=axis.inset_axes([0.03, -0.13, 0.94, 0.06]), orientation='horizontal')
+    bar.ax.tick_params(labelsize=6)
+    bar.locator = matplotlib.ticker.MaxNLocator(4)
+    bar.update_ticks()
+
+
+def _no_ticks(axes: np.ndarray) -> None:
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    return figure

@@ -1,0 +1,193 @@
+"""Attention maps of the same few images, again and again while a network trains."""
+
+import copy
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+import torch
+from mmengine.dataset import default_collate, pseudo_collate
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..models.layers import attention_maps, record_attention
+
+SIDE = 128  # smaller images are shown enlarged
+
+
+@HOOKS.register_module()
+class AttentionVisualizationHook(Hook):
+    """Writes maps of fixed validation images to MMEngine's visualiser, so that one sees attention form.
+
+    The pictures go wherever the visualiser writes: with ``LocalVisBackend`` to ``vis_data/vis_image`` of the run, with
+    ``TensorboardVisBackend`` to TensorBoard. There is one for each map: the images side by side, below each the map
+    over it, and below these the range that the colours span. The images are as the validation pipeline gives them, and
+    are read once.
+
+    A run with this hook ends with the weights of one without, bit for bit: the network runs in evaluation mode without
+    gradients, and afterwards its modes and all random states are as they were. Only the main process draws.
+
+    Args:
+        interval (int): Draw at the end of every so many epochs (or iterations). Defaults to 1.
+        by_epoch (bool): Whether ``interval`` counts epochs; False for training by iterations. Defaults to True.
+        images (int | Sequence[int]): Indices of the images in the validation set, or how many to draw by ``seed``.
+            Defaults to 4.
+        layers (Sequence[str], optional): Names of the maps, as for
+            :func:`~mmresattn.models.layers.record_attention`. Defaults to all that have positions.
+        reduction (str): Of the channels or heads: ``'mean'``, ``'max'`` or ``'strongest'``. Defaults to ``'mean'``.
+        seed (int): Of the choice of images. Defaults to 0.
+
+    Raises:
+        IndexError, KeyError, ValueError: When the training starts, if there is no such image, no such map or no
+            validation set, or if the model is divided among processes.
+    """
+
+    priority = 'LOW'  # after whatever the epoch changes
+
+    def __init__(
+        self,
+        interval: int = 1,
+        by_epoch: bool = True,
+        images: int | Sequence[int] = 4,
+        layers: Sequence[str] | None = None,
+        reduction: str = 'mean',
+        seed: int = 0,
+    ) -> None:
+        if interval < 1:
+            raise ValueError(f'interval is at least 1, not {interval}.')
+        self.interval = interval
+        self.by_epoch = by_epoch
+        self.images = images
+        self.layers = layers
+        self.reduction = reduction
+        self.seed = seed
+
+    def before_train(self, runner: Runner) -> None:
+        """Choose and read the images, and check what would fail in the midst of a training."""
+        if not is_main_process():
+            return
+        from ..visualization import REDUCTIONS  # with it comes Matplotlib
+
+        if self.reduction not in REDUCTIONS:
+            raise ValueError(f'reduction is one of {list(REDUCTIONS)}, not {self.reduction!r}.')
+        if is_model_wrapper(runner.model) and not isinstance(runner.model, DistributedDataParallel):
+            raise ValueError(
+                'AttentionVisualizationHook draws in one process, which needs the whole model; this one is divided '
+                f'among them by {type(runner.model).__name__}. Take the hook out, or use DDP.'
+            )
+        names = attention_maps(self._model(runner), self.layers)
+        kinds = {tap.kind for tap in names.values()}
+        if kinds <= {'channel'}:
+            raise ValueError(
+                f'AttentionVisualizationHook draws maps with positions; this model has {kinds or "no"} maps.'
+            )
+        if runner.val_loop is None:
+            raise ValueError('AttentionVisualizationHook takes its images from the val_dataloader, and there is none.')
+        with _random_state_kept():
+            dataset = runner.val_loop.dataloader.dataset
+            chosen = self.images
+            if isinstance(chosen, int):
+                count = min(chosen, len(dataset))
+                chosen = sorted(np.random.default_rng(self.seed).choice(len(dataset), count, replace=False).tolist())
+            if not chosen or not all(0 <= index < len(dataset) for index in chosen):
+                raise IndexError(f'images are of 0 to {len(dataset) - 1}, and at least one; not {chosen}.')
+            self.packed = [dataset[index] for index in chosen]
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Draw, if it is time."""
+        if self.by_epoch and self.every_n_epochs(runner, self.interval):
+            self._draw(runner, runner.epoch + 1)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Draw, if it is time."""
+        if not self.by_epoch and self.every_n_train_iters(runner, self.interval):
+            self._draw(runner, runner.iter + 1)
+
+    def _model(self, runner: Runner) -> nn.Module:
+        return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+    def _draw(self, runner: Runner, step: int) -> None:
+        if not is_main_process():
+            return
+        model = self._model(runner)
+        pictures, maps = [], {}
+        with _random_state_kept(), _evaluated(model), torch.no_grad():
+            for packed in self.packed:  # one by one: detectors' images differ in size
+                image = _picture(packed['inputs'])
+                pictures.append(image)
+                for name, attention in self._maps(model, packed, image.shape[:2]).items():
+                    maps.setdefault(name, []).append(attention)
+        for name, of_images in maps.items():
+            label = name.removeprefix('backbone.').replace('.map', '')
+            runner.visualizer.add_image(f'attention_{label}', _mosaic(pictures, of_images), step)
+
+    def _maps(self, model: nn.Module, packed: dict, shape: tuple[int, int]) -> dict[str, Tensor]:
+        """Maps (H, W) over one image, by name."""
+        from ..visualization import View, maps_in_view, reduce_channels, spatial_maps
+
+        collate = pseudo_collate if hasattr(packed['data_samples'], 'gt_instances') else default_collate
+        data = model.data_preprocessor(collate([copy.deepcopy(packed)]), False)
+        with record_attention(model, self.layers) as maps:
+            model(**data, mode='tensor')
+        input_shape = tuple(data['inputs'].shape[-2:])
+        view = View(shape, shape, (1, 1), (0, 0))
+        return {
+            name: maps_in_view(reduce_channels(attention, self.reduction)[0].cpu(), view, input_shape)[0]
+            for name, attention in spatial_maps(model, maps, input_shape).items()
+        }
+
+
+def _picture(inputs: Tensor) -> np.ndarray:
+    """An image (H, W, 3), uint8 in RGB, of what a pipeline packs: (3, H, W) in BGR, perhaps normalised."""
+    image = inputs.permute(1, 2, 0).flip(-1).float().numpy()
+    if inputs.dtype != torch.uint8:
+        image = 255 * (image - image.min()) / max(np.ptp(image), 1e-12)
+    return np.ascontiguousarray(image.round().astype(np.uint8))
+
+
+def _mosaic(images: Sequence[np.ndarray], maps: Sequence[Tensor]) -> np.ndarray:
+    """Images in a row, their maps over them in a second one, and the range of the colours."""
+    from ..visualization import overlay
+
+    low, high = min(one.min().item() for one in maps), max(one.max().item() for one in maps)
+    columns = []
+    for image, attention in zip(images, maps):
+        times = -(-SIDE // min(image.shape[:2]))
+        image = image.repeat(times, 0).repeat(times, 1)
+        columns.append(np.concatenate([image, overlay(image, attention, low=low, high=high)]))
+    height = max(column.shape[0] for column in columns)
+    padded = [np.pad(one, ((0, height - one.shape[0]), (2, 2), (0, 0)), constant_values=255) for one in columns]
+    strip = np.full((20, sum(one.shape[1] for one in padded), 3), 255, np.uint8)
+    said = f'{low:.3g} (dark) to {high:.3g} (bright)'
+    cv2.putText(strip, said, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([np.concatenate(padded, 1), strip])
+
+
+@contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards the mode that each module had: some are frozen."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

@@ -1,0 +1,339 @@
+"""Is a map true? Measures of how well a map says what a classifier's answer depends on.
+
+Deletion and insertion (Petsiuk et al., BMVC 2018, arXiv:1806.07421) and ROAD (Rong et al., ICML 2022, arXiv:2202.00449)
+change the image by the order in which a map ranks its pixels. The pointing game (Zhang et al., ECCV 2016,
+arXiv:1608.00507) and the overlap with a mask compare a map with what a person marked.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from ..models.layers import attention_maps, record_attention
+from ..visualization import class_activation_maps, reduce_channels, spatial_maps
+from ..visualization.overlay import resize_map
+
+MEASURES = ('deletion', 'insertion', 'road')
+PERCENTILES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
+
+
+def pixel_order(maps: Tensor, seed: int = 0) -> Tensor:
+    """Pixels from the most to the least attended.
+
+    Args:
+        maps (Tensor): Maps (N, H, W).
+        seed (int): Of the order among pixels of equal attention, which would else go row by row. Defaults to 0.
+
+    Returns:
+        Tensor: Indices (N, H W) into rows laid end to end.
+    """
+    flat = maps.flatten(1).cpu()
+    shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed))
+    return shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
+
+
+@torch.no_grad()
+def perturbation_curve(
+    score: Callable[[Tensor], Tensor], start: Tensor, end: Tensor, order: Tensor, steps: int
+) -> Tensor:
+    """Scores while pixels are replaced, in some order.
+
+    Args:
+        score (Callable): Scores (N,) of images (N, C, H, W).
+        start (Tensor): Images (N, C, H, W) of which pixels are replaced.
+        end (Tensor): Images (N, C, H, W) from which the new pixels come.
+        order (Tensor): Pixels (N, H W), the first to be replaced first: :func:`pixel_order`.
+        steps (int): In how many steps, from 1 to H W, equal but for rounding.
+
+    Returns:
+        Tensor: Scores (N, steps + 1) on the CPU: of ``start``, after each step, and so of ``end`` at last.
+
+    Raises:
+        ValueError: If there are no or more steps than pixels.
+    """
+    pixels = order.shape[1]
+    if not 1 <= steps <= pixels:
+        raise ValueError(f'steps is from 1 to the {pixels} pixels of an image, not {steps}.')
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(pixels).expand_as(order))
+    rank = rank.view(-1, 1, *start.shape[2:]).to(start.device)
+    scores = [score(torch.where(rank < round(pixels * i / steps), end, start)).cpu() for i in range(steps + 1)]
+    return torch.stack(scores, 1)
+
+
+def area(curve: Tensor) -> Tensor:
+    """Area under a curve (N, steps + 1) over shares of pixels from 0 to 1, by trapezoids: (N,)."""
+    return torch.trapezoid(curve, dx=1 / (curve.shape[1] - 1))
+
+
+def deletion_and_insertion(
+    score: Callable[[Tensor], Tensor], images: Tensor, maps: Tensor, steps: int = 32, seed: int = 0
+) -> dict[str, Tensor]:
+    """Areas under the curves of deletion and insertion.
+
+    Deletion turns pixels to 0, the most attended first: for normalised images that is the mean colour. Insertion begins
+    with the blurred image (11x11 pixels or, of smaller images, as many as there are, sigma 5) and puts its pixels back.
+    A true map has a small area of deletion and a large one of insertion.
+
+    Args:
+        score (Callable): Scores (N,) of images (N, C, H, W), such as probabilities of a class.
+        images (Tensor): Images (N, C, H, W), normalised.
+        maps (Tensor): Maps (N, H, W).
+        steps (int): Steps of a curve, from 1 to H W. Defaults to 32.
+        seed (int): Of the order of equal pixels. Defaults to 0.
+
+    Returns:
+        Dict[str, Tensor]: ``deletion`` and ``insertion``, areas (N,) in the range of the scores.
+    """
+    order = pixel_order(maps, seed)
+    kernel = [min(11, side - (side + 1) % 2) for side in reversed(images.shape[2:])]  # odd; width first
+    blurred = gaussian_blur(images, kernel, [5.0, 5.0])
+    return dict(
+        deletion=area(perturbation_curve(score, images, torch.zeros_like(images), order, steps)),
+        insertion=area(perturbation_curve(score, blurred, images, order, steps)),
+    )
+
+
+def road(
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    maps: Tensor,
+    labels: Tensor,
+    percentiles: Sequence[int] = PERCENTILES,
+    seed: int = 0,
+) -> Tensor:
+    """ROAD: pixels are replaced by what their neighbours let expect, with some noise, which leaves no edges to see.
+
+    The grad-cam package computes it: half of how much more the probability of the class falls when the most attended
+    pixels go than when the least attended ones do, as a mean over shares. Pixels of equal attention go in random order.
+
+    Args:
+        model (Callable): Logits (N, classes) of images (N, C, H, W).
+        images (Tensor): Images (N, C, H, W), normalised.
+        maps (Tensor): Maps (N, H, W).
+        labels (Tensor): Class (N,) of each image.
+        percentiles (Sequence[int]): Shares of pixels that stay, above 0 and below 100. Defaults to 10, 20 ... 90.
+        seed (int): Of the noise, and of the order of equal pixels. PyTorch's random state stays. Defaults to 0.
+
+    Returns:
+        Tensor: Values (N,) from -0.5 to 0.5; the larger, the truer the map.
+
+    Raises:
+        ImportError: If grad-cam or SciPy is not installed.
+        ValueError: If a percentile is out of range.
+    """
+    try:
+        from pytorch_grad_cam.metrics.road import ROADCombined
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
+    except ImportError as error:
+        raise ImportError(
+            'ROAD needs grad-cam and SciPy: pip install --no-deps grad-cam ttach tqdm, and pip install scipy.'
+        ) from error
+    if not percentiles or not all(0 < percentile < 100 for percentile in percentiles):
+        raise ValueError(f'percentiles are above 0 and below 100, and there is at least one; got {list(percentiles)}.')
+    order = pixel_order(maps, seed)
+    places = torch.arange(order.shape[1], 0, -1).expand_as(order) / order.shape[1]
+    ranks = torch.empty(order.shape).scatter_(1, order, places).view(maps.shape)  # all differ, in (0, 1]
+    targets = [ClassifierOutputSoftmaxTarget(int(label)) for label in labels]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return torch.from_numpy(ROADCombined(list(percentiles))(images, ranks.numpy(), targets, model))
+
+
+def boxes_mask(boxes: Sequence[Sequence[float]], shape: tuple[int, int]) -> np.ndarray:
+    """The pixels whose centres are in one of some boxes.
+
+    Args:
+        boxes (Sequence): Boxes (x1, y1, x2, y2), in pixels from the upper left corner.
+        shape (Tuple[int, int]): Height and width of the image.
+
+    Returns:
+        np.ndarray: Mask (H, W), bool.
+    """
+    y, x = np.indices(shape) + 0.5
+    mask = np.zeros(shape, bool)
+    for x1, y1, x2, y2 in boxes:
+        mask |= (x1 <= x) & (x < x2) & (y1 <= y) & (y < y2)
+    return mask
+
+
+def pointing_game(attention: Tensor | np.ndarray, mask: np.ndarray, tolerance: float = 0) -> bool:
+    """Whether the most attended pixel is on the object.
+
+    Args:
+        attention (Tensor | np.ndarray): Map (h, w); it is resized to the mask. NaN is never the most attended.
+        mask (np.ndarray): The object (H, W), bool; of boxes :func:`boxes_mask`.
+        tolerance (float): How many pixels beside the object still count; 15 in the paper. Defaults to 0.
+
+    Returns:
+        bool: Whether it is. Of several pixels of the same greatest attention the first one by rows counts.
+
+    Raises:
+        ValueError: If the mask is empty.
+    """
+    resized = _on_mask(attention, mask)
+    row, column = np.unravel_index(np.nanargmax(resized), mask.shape)
+    rows, columns = np.nonzero(mask)
+    return bool(np.hypot(rows - row, columns - column).min() <= tolerance)
+
+
+def mask_iou(attention: Tensor | np.ndarray, mask: np.ndarray) -> float:
+    """Overlap of an object with the pixels that a map attends to most, as many as the object has.
+
+    Args:
+        attention (Tensor | np.ndarray): Map (h, w); it is resized to the mask. NaN is attended to least.
+        mask (np.ndarray): The object (H, W), bool; of boxes :func:`boxes_mask`.
+
+    Returns:
+        float: Intersection over union, from 0 to 1.
+
+    Raises:
+        ValueError: If the mask is empty.
+    """
+    resized = torch.from_numpy(np.nan_to_num(_on_mask(attention, mask), nan=-np.inf))[None]
+    attended = np.zeros(mask.size, bool)
+    attended[pixel_order(resized)[0, : np.count_nonzero(mask)].numpy()] = True
+    attended = attended.reshape(mask.shape)
+    return np.count_nonzero(attended & mask) / np.count_nonzero(attended | mask)
+
+
+def _on_mask(attention: Tensor | np.ndarray, mask: np.ndarray) -> np.ndarray:
+    if mask.dtype != bool or mask.ndim != 2 or not mask.any():
+        raise ValueError(f'A mask is bool (height, width) and not empty; got {mask.dtype} of {mask.shape}.')
+    return resize_map(attention, mask.shape)
+
+
+def baseline_maps(count: int, shape: tuple[int, int], seed: int = 0) -> dict[str, Tensor]:
+    """Maps that know nothing of an image, below which no measure should find a map.
+
+    Args:
+        count (int): How many images N.
+        shape (Tuple[int, int]): Height and width of the images.
+        seed (int): Seed. Defaults to 0.
+
+    Returns:
+        Dict[str, Tensor]: Maps (N, H, W): ``centre``, a Gaussian in the middle with a deviation of a quarter of the
+        sides, as objects stand in the middle of photographs; ``random``, uniform for each pixel; and ``random,
+        smooth``, uniform on a grid of 4x4 and interpolated, as maps of a network are smooth.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    y, x = (((torch.arange(side) + 0.5) / side - 0.5) / 0.25 for side in shape)
+    centre = torch.exp(-(y[:, None] ** 2 + x**2) / 2)
+    coarse = torch.rand(count, 1, 4, 4, generator=generator)
+    return {
+        'centre': centre.expand(count, -1, -1),
+        'random': torch.rand(count, *shape, generator=generator),
+        'random, smooth': torch.nn.functional.interpolate(coarse, shape, mode='bilinear', align_corners=False)[:, 0],
+    }
+
+
+def faithfulness(
+    model: BaseModel,
+    loader: Iterable[dict],
+    layers: Sequence[str] | None = None,
+    *,
+    reduction: str = 'mean',
+    cams: Sequence[str] = ('gradcam',),
+    steps: int = 32,
+    percentiles: Sequence[int] = PERCENTILES,
+    seed: int = 0,
+) -> dict[str, dict[str, Tensor]]:
+    """Deletion, insertion and ROAD of a classifier's maps, of class activation maps and of maps that know nothing.
+
+    What is measured is the probability of the class that the classifier predicts for the whole image. Results follow
+    from the seed and the batches. PyTorch's random state stays as it is.
+
+    Args:
+        model (BaseModel): Classifier of MMPretrain's kind: with a ``data_preprocessor``, and logits (N, classes) from
+            ``mode='tensor'``. It is put into evaluation mode.
+        loader (Iterable[dict]): Batches of ``inputs`` (N, C, H, W), all of one size in a batch.
+        layers (Sequence[str], optional): Names of its maps. Defaults to all that have positions.
+        reduction (str): Of their channels or heads, to one map: ``'mean'``, ``'max'`` or ``'strongest'``. Defaults to
+            ``'mean'``.
+        cams (Sequence[str]): Methods of :func:`~mmresattn.visualization.class_activation_maps` to compare with.
+            Defaults to Grad-CAM.
+        steps (int): Steps of the curves. Defaults to 32.
+        percentiles (Sequence[int]): Of ROAD; empty to leave it out. Defaults to 10, 20 ... 90.
+        seed (int): Of random maps, noise and the order of equal pixels. Defaults to 0.
+
+    Returns:
+        Dict[str, Dict[str, Tensor]]: By map, for each of ``MEASURES`` the values of all images (images,).
+
+    Raises:
+        ImportError: If grad-cam or SciPy is missing.
+        KeyError: If a layer is unknown.
+        ValueError: If the model gives no such scores, its preprocessor pads, or there are no images.
+    """
+    attention_maps(model, layers)
+    model.eval()
+    device = next(model.parameters()).device
+    values: dict[str, dict[str, list[Tensor]]] = {}
+    seen = 0
+    for batch in loader:
+        images = batch['inputs'].to(device)
+        inputs = model.data_preprocessor({'inputs': images}, training=False)['inputs']
+        if inputs.shape[2:] != images.shape[2:]:
+            raise ValueError(
+                f'The data_preprocessor pads images of {tuple(images.shape[2:])} to {tuple(inputs.shape[2:])}: resize '
+                'them in the test pipeline instead.'
+            )
+        logits, maps = _predict(model, inputs, layers, reduction)
+        labels = logits.argmax(1)
+        maps |= {method: class_activation_maps(model, images, labels, method) for method in cams}
+        maps |= baseline_maps(len(images), images.shape[2:], seed + seen)
+        for name, found in _measure(model, inputs, labels, maps, steps, percentiles, seed + seen).items():
+            for measure, value in found.items():
+                values.setdefault(name, {}).setdefault(measure, []).append(value)
+        seen += len(images)
+    if not values:
+        raise ValueError('There are no images.')
+    return {name: {key: torch.cat(parts) for key, parts in found.items()} for name, found in values.items()}
+
+
+def _predict(
+    model: BaseModel, inputs: Tensor, layers: Sequence[str] | None, reduction: str
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits (N, classes), and by name the maps (N, H, W) at the size of the input."""
+    with torch.no_grad(), record_attention(model, layers) as recorded:
+        logits = model(inputs, mode='tensor')
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"The classifier's scores must be a tensor (N, classes); model(..., mode='tensor') gave {got}."
+        )
+    maps = {}
+    for name, attention in spatial_maps(model, recorded, tuple(inputs.shape[2:])).items():
+        attention = attention.unflatten(0, (-1, len(inputs))).mean(0)  # Monte-Carlo passes run side by side
+        resized = torch.nn.functional.interpolate(
+            reduce_channels(attention, reduction), inputs.shape[2:], mode='bilinear', align_corners=False
+        )
+        maps[name] = resized[:, 0].cpu()
+    return logits, maps
+
+
+def _measure(
+    model: BaseModel,
+    inputs: Tensor,
+    labels: Tensor,
+    maps: Mapping[str, Tensor],
+    steps: int,
+    percentiles: Sequence[int],
+    seed: int,
+) -> dict[str, dict[str, Tensor]]:
+    def logits(images: Tensor) -> Tensor:
+        return model(images, mode='tensor')
+
+    def probability(images: Tensor) -> Tensor:
+        return logits(images).softmax(1).gather(1, labels[:, None])[:, 0]
+
+    steps = min(steps, math.prod(inputs.shape[2:]))
+    found = {}
+    for name, one in maps.items():
+        found[name] = deletion_and_insertion(probability, inputs, one, steps, seed)
+        if percentiles:
+            found[name]['road'] = road(logits, inputs, one, labels, percentiles, seed)
+    return found
