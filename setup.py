@@ -7,6 +7,7 @@ from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).parent
+EXTRAS = ('lite', 'detection', 'segmentation', 'editor', 'deployment', 'docs', 'tests')
 MIM = ('configs', 'tools', 'model-index.yml', 'dataset-index.yml')
 
 
@@ -53,7 +54,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmresattn', 'mmresattn.*']),
     install_requires=requirements('runtime'),
-    extras_require={name: requirements(name) for name in ('lite', 'detection', 'segmentation', 'tests', 'docs')},
+    extras_require={name: requirements(name) for name in EXTRAS},
     classifiers=[
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',

@@ -1,4 +1,4 @@
-"""The break: a missing or too old part of OpenMMLab fails far from its cause, often as an AttributeError."""
+"""The break: a missing or too old part of the stack fails far from its cause, often as an AttributeError."""
 
 import importlib
 import warnings
@@ -7,6 +7,7 @@ from packaging.version import Version
 
 # Package: lowest version that works, first that is not known to, and how to install it.
 STACK = {
+    'torch': ('2.6', '3.0', 'pip install torch torchvision'),
     'mmengine': ('0.10.4', '1.0', 'pip install mmengine==0.10.7'),
     # MMCV and MMCV-lite own the same files, so only the user can choose one.
     'mmcv': ('2.0.0', '2.4', 'pip install mmcv-lite==2.1.0  (or mmcv==2.1.0, if you need its compiled operators)'),
@@ -15,7 +16,7 @@ STACK = {
 
 
 def check_stack() -> None:
-    """Check that MMEngine, MMCV and MMPretrain are there and in range.
+    """Check that PyTorch, MMEngine, MMCV and MMPretrain are there and in range.
 
     Raises:
         ImportError: If one is missing or out of range. The message says what to install.

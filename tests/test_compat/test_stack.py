@@ -8,7 +8,8 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
-    ('package', 'version'), [('mmengine', '0.7.0'), ('mmcv', '1.7.2'), ('mmpretrain', '1.0.0'), ('mmcv', '2.4.0')]
+    ('package', 'version'),
+    [('torch', '2.5.1'), ('mmengine', '0.7.0'), ('mmcv', '1.7.2'), ('mmpretrain', '1.0.0'), ('mmcv', '2.4.0')],
 )
 def test_a_package_out_of_range_is_named_with_its_cure(monkeypatch, package, version):
     monkeypatch.setattr(sys.modules[package], '__version__', version)
