@@ -1,20 +1,26 @@
+from .attention_visualization_hook import AttentionVisualizationHook
 from .autocast_optim_wrapper import AutocastOptimWrapper
 from .channels_last_hook import ChannelsLastWeightsHook
 from .checkpoint_hooks import CheckWeightsHook, WholeCheckpointHook
+from .compile_hook import CompileBackboneHook
 from .layer_decay import BackboneLayerDecayConstructor
 from .nonfinite_hook import NonFiniteLossHook
 from .replay import ReplayHook, ReplaySampler, ReplaySeed
 from .sync_buffers_hook import SyncSavedBuffersHook
+from .time_budget_hook import TimeBudgetHook
 
 __all__ = [
+    'AttentionVisualizationHook',
     'AutocastOptimWrapper',
     'BackboneLayerDecayConstructor',
     'ChannelsLastWeightsHook',
     'CheckWeightsHook',
+    'CompileBackboneHook',
     'NonFiniteLossHook',
     'ReplayHook',
     'ReplaySampler',
     'ReplaySeed',
     'SyncSavedBuffersHook',
+    'TimeBudgetHook',
     'WholeCheckpointHook',
 ]

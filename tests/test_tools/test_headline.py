@@ -1,0 +1,85 @@
+"""One network trained in slices, tested once."""
+
+import importlib.util
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import ROOT
+
+CONFIG = """
+_base_ = '{root}/configs/resattn/attention56_digits.py'
+model = dict(
+    backbone=dict(arch=dict(_delete_=True, base='attention56-cifar', channels=(8, 8, 8), stem_channels=8)),
+    head=dict(in_channels=8),
+)
+data_preprocessor = dict(
+    type='BatchTransformPreprocessor', batch_transforms=[dict(type='BatchRandomCrop', padding=2)]
+)
+images = dict(type='ImageArrays', data='digits', split='train', indices=40, pipeline=_base_.test_pipeline)
+train_dataloader = dict(
+    num_workers=0,
+    batch_size=16,
+    collate_fn=dict(type='one_batch'),
+    sampler=dict(infinite=True),
+    dataset=dict(_delete_=True, type='InMemory', dataset=images),
+)
+param_scheduler = None
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=3, val_interval=3)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=100))
+test_dataloader = dict(dataset=dict(indices=50))
+"""
+
+
+@pytest.fixture(scope='module')
+def headline():
+    spec = importlib.util.spec_from_file_location('headline', ROOT / 'tools/headline.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / 'tiny.py'
+    path.write_text(CONFIG.format(root=ROOT))
+    return path
+
+
+def weights(work_dir):
+    return torch.load(work_dir / 'iter_3.pth', weights_only=False)['state_dict']
+
+
+def test_slices_give_the_uninterrupted_training_and_one_record(headline, config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))  # for the tools that it runs
+    sliced = [str(config), '--eager', '--minutes', '1e-9', '--work-dir', str(tmp_path / 'sliced')]
+    for iteration in (1, 2):
+        headline.main(sliced)
+        assert f'Iteration {iteration} of 3' in capsys.readouterr().out
+        assert not (tmp_path / 'sliced/seed0/record.json').exists()
+    headline.main(sliced)
+    folder = tmp_path / 'sliced/seed0'
+    record = json.loads((folder / 'record.json').read_text())
+    assert record['iterations'] == 3 and record['training_images'] == 40 and record['batch_size'] == 16
+    tested = json.loads((folder / 'test/metrics.json').read_text())
+    assert record['test_error'] == pytest.approx(100 - tested['accuracy/top1'], abs=0.01)
+    assert (folder / 'curve.png').stat().st_size > 5_000
+    half = load_file(folder / 'tiny.safetensors')  # an untrained net loses nothing by rounding
+    assert half['head.fc.weight'].dtype == torch.float16
+    headline.main(sliced)
+    assert json.loads(capsys.readouterr().out[-len((folder / 'record.json').read_text()) - 1 :]) == record
+
+    monkeypatch.setattr(headline, 'test_accuracy', lambda *arguments: 1 / 0)  # trained, and no more
+    with pytest.raises(ZeroDivisionError):
+        headline.main([str(config), '--eager', '--work-dir', str(tmp_path / 'whole')])
+    for name, value in weights(tmp_path / 'whole/seed0').items():
+        assert torch.equal(value, weights(folder)[name]), name
+
+
+def test_held_out_images_are_of_the_training_images(headline, config, tmp_path):
+    headline.main([str(config), '--eager', '--holdout', '--work-dir', str(tmp_path)])
+    record = json.loads((tmp_path / 'seed0-holdout/record.json').read_text())
+    assert record['training_images'] == 36 and 0 <= record['held_out_accuracy'] <= 100
+    assert 'test_error' not in record
