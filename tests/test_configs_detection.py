@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner.checkpoint import CheckpointLoader
 from PIL import Image
 
 import mmresattn  # noqa: F401  before MMDetection
@@ -75,7 +76,7 @@ def test_every_config_builds_and_its_parts_agree(path):
         )
     else:
         classifier = Config.fromfile(ROOT / 'configs/resattn/attention56_cifar10_fast.py')
-        assert (ROOT / net.init_cfg['checkpoint']).is_file()
+        assert CheckpointLoader.load_checkpoint(net.init_cfg['checkpoint'])
         assert trained >= frozen and all(norm.training for norm in norms)
         assert detector.roi_head.bbox_head.num_classes == len(cfg.train_dataloader.dataset.metainfo.classes)
     for key in ('mean', 'std'):

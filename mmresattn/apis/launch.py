@@ -14,6 +14,7 @@ from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
 from ..compat.cpu_launch import prepare_cpu_launch
+from ..compat.cpu_memory import keep_large_blocks
 from ..compat.fsdp_resume import allow_fsdp_resume
 from ..datasets import check_data
 from ..engine import CheckWeightsHook
@@ -117,6 +118,8 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> Runner:
         check_classifier_weights(cfg.model)
     check_data(cfg, loaders)
     prepare_cpu_launch(cfg)
+    if get_device() == 'cpu':
+        keep_large_blocks()
     allow_fsdp_resume(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     # Who begins a training with weights may want other classes; who tests or resumes does not. Of a model that a

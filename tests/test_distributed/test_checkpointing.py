@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mmresattn.models import ResidualAttentionNet
-from mmresattn.models.layers import checkpoint
+from mmresattn.models.layers import AttentionModule, checkpoint
 from tests.conftest import ROOT
 
 SMALL = dict(base='attention56', stem_channels=8, channels=(16, 16, 16, 16), modules=(1, 1, 0, 0))
@@ -32,7 +32,7 @@ def test_saved_bytes_of_a_net_that_is_counted_by_hand(tool):
     assert sum(saved.values()) == 4 * 7 * 10
 
 
-def test_checkpointed_blocks_keep_their_inputs_alone(tool):
+def test_checkpointed_modules_keep_their_inputs_alone(tool):
     images = torch.randn(2, 3, 64, 64)
     found = {}
     for with_cp in (False, True):
@@ -41,14 +41,19 @@ def test_checkpointed_blocks_keep_their_inputs_alone(tool):
             net(images)
         found[with_cp] = sum(saved.values())
     with tool.saved_storages(net) as expected:
-        x = net.stem(images)
-    for stage in net.stages:
-        for block in getattr(net, stage):
-            expected[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-            x = block(x)
-    with tool.saved_storages(net) as last:
-        net.norm4(x)
-    assert found[True] == sum({**expected, **last}.values()) < found[False] / 3
+        features = [net.stem(images)]  # all of them, so that no address is taken twice
+        for stage in net.stages:
+            for block in getattr(net, stage):
+                x = features[-1]
+                if isinstance(block, AttentionModule):
+                    expected[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+                    with torch.no_grad():
+                        features.append(block(x))
+                    features[-1].requires_grad_()
+                else:  # a unit beside the modules keeps what it needs
+                    features.append(block(x))
+        features.append(net.norm4(features[-1]))
+    assert found[True] == sum(expected.values()) < found[False] / 2
 
 
 def test_script(python):
@@ -57,4 +62,4 @@ def test_script(python):
     assert done.returncode == 0, done.stderr[-2000:]
     rows = re.findall(r'\| (False|True) \| ([\d.]+) \| ([\d.]+) to ([\d.]+) \| ([\d.]+) to ([\d.]+) \|', done.stdout)
     assert [row[0] for row in rows] == ['False', 'True']
-    assert float(rows[0][1]) > 5 * float(rows[1][1]) > 0 and all(float(row[4]) > 0 for row in rows)
+    assert float(rows[0][1]) > 2 * float(rows[1][1]) > 0 and all(float(row[4]) > 0 for row in rows)

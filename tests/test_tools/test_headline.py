@@ -27,7 +27,7 @@ train_dataloader = dict(
     dataset=dict(_delete_=True, type='InMemory', dataset=images),
 )
 param_scheduler = None
-train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=3, val_interval=3)
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=2, val_interval=2)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=100))
 test_dataloader = dict(dataset=dict(indices=50))
 """
@@ -49,20 +49,19 @@ def config(tmp_path):
 
 
 def weights(work_dir):
-    return torch.load(work_dir / 'iter_3.pth', weights_only=False)['state_dict']
+    return torch.load(work_dir / 'iter_2.pth', weights_only=False)['state_dict']
 
 
 def test_slices_give_the_uninterrupted_training_and_one_record(headline, config, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', str(ROOT))  # for the tools that it runs
     sliced = [str(config), '--eager', '--minutes', '1e-9', '--work-dir', str(tmp_path / 'sliced')]
-    for iteration in (1, 2):
-        headline.main(sliced)
-        assert f'Iteration {iteration} of 3' in capsys.readouterr().out
-        assert not (tmp_path / 'sliced/seed0/record.json').exists()
+    headline.main(sliced)
+    assert 'Iteration 1 of 2' in capsys.readouterr().out
+    assert not (tmp_path / 'sliced/seed0/record.json').exists()
     headline.main(sliced)
     folder = tmp_path / 'sliced/seed0'
     record = json.loads((folder / 'record.json').read_text())
-    assert record['iterations'] == 3 and record['training_images'] == 40 and record['batch_size'] == 16
+    assert record['iterations'] == 2 and record['training_images'] == 40 and record['batch_size'] == 16
     tested = json.loads((folder / 'test/metrics.json').read_text())
     assert record['test_error'] == pytest.approx(100 - tested['accuracy/top1'], abs=0.01)
     assert (folder / 'curve.png').stat().st_size > 5_000
@@ -74,8 +73,8 @@ def test_slices_give_the_uninterrupted_training_and_one_record(headline, config,
     monkeypatch.setattr(headline, 'test_accuracy', lambda *arguments: 1 / 0)  # trained, and no more
     with pytest.raises(ZeroDivisionError):
         headline.main([str(config), '--eager', '--work-dir', str(tmp_path / 'whole')])
-    for name, value in weights(tmp_path / 'whole/seed0').items():
-        assert torch.equal(value, weights(folder)[name]), name
+    whole, sliced = weights(tmp_path / 'whole/seed0'), weights(folder)
+    assert whole.keys() == sliced.keys() and all(torch.equal(whole[name], sliced[name]) for name in whole)
 
 
 def test_held_out_images_are_of_the_training_images(headline, config, tmp_path):

@@ -134,22 +134,20 @@ class ResidualAttentionNet(BaseBackbone):
     networks end in a normalisation and a ReLU, which act on the output of the last stage alone: earlier outputs are
     raw sums unless ``norm_outputs``.
 
-    ==================== =========== ============================= ========================================
-    arch                 parameters  multiply-adds                 outputs
-    ==================== =========== ============================= ========================================
-    attention56          29,761,728  6.27 G at 224                 256, 512, 1024, 2048 at strides 4 to 32
-    attention92          50,417,344  10.53 G at 224                the same
-    attentionnext56      29,269,824  6.42 G at 224                 the same
-    attentionnext92      50,053,952  10.70 G at 224                the same
-    attentioninception56 29,229,216  6.18 G at 224, 11.38 at 299   the same
-    attention56-cifar    1,027,824   0.12 G at 32                  64, 128, 256 at strides 1 to 4
-    attention92-cifar    1,838,704   0.21 G at 32                  the same
-    attention128-cifar   2,649,584   0.30 G at 32                  the same
-    attention164-cifar   3,460,464   0.39 G at 32                  the same
-    attention236-cifar   5,082,224   0.57 G at 32                  the same
-    attention452-cifar   8,509,424   0.96 G at 32                  the same
-    resnet164-cifar      1,700,688   0.25 G at 32                  the same
-    ==================== =========== ============================= ========================================
+    | arch                 | parameters | multiply-adds               | outputs                                 |
+    | -------------------- | ---------- | --------------------------- | --------------------------------------- |
+    | attention56          | 29,761,728 | 6.27 G at 224               | 256, 512, 1024, 2048 at strides 4 to 32 |
+    | attention92          | 50,417,344 | 10.53 G at 224              | the same                                |
+    | attentionnext56      | 29,269,824 | 6.42 G at 224               | the same                                |
+    | attentionnext92      | 50,053,952 | 10.70 G at 224              | the same                                |
+    | attentioninception56 | 29,229,216 | 6.18 G at 224, 11.38 at 299 | the same                                |
+    | attention56-cifar    | 1,027,824  | 0.12 G at 32                | 64, 128, 256 at strides 1 to 4          |
+    | attention92-cifar    | 1,838,704  | 0.21 G at 32                | the same                                |
+    | attention128-cifar   | 2,649,584  | 0.30 G at 32                | the same                                |
+    | attention164-cifar   | 3,460,464  | 0.39 G at 32                | the same                                |
+    | attention236-cifar   | 5,082,224  | 0.57 G at 32                | the same                                |
+    | attention452-cifar   | 8,509,424  | 0.96 G at 32                | the same                                |
+    | resnet164-cifar      | 1,700,688  | 0.25 G at 32                | the same                                |
 
     ``attentioninception56`` is an interpretation (see :class:`InceptionUnit`); the others are published, but for what
     the comments beside ``ARCHITECTURES`` name. ``resnet164-cifar`` is the baseline without attention.
@@ -180,8 +178,8 @@ class ResidualAttentionNet(BaseBackbone):
         frozen_stages (int): Stages that are not trained: 0 freezes the stem, 1 also the first stage, and so on to the
             number of stages, which freezes everything but ``norm_outputs``; -1 freezes nothing. Defaults to -1.
         norm_eval (bool): Whether BatchNorm layers stay in evaluation mode in training. Defaults to False.
-        with_cp (bool): Whether to save memory by recomputing the units and attention modules in the backward pass;
-            BatchNorm then updates its running statistics twice a step. Defaults to False.
+        with_cp (bool): Whether to save memory by recomputing the attention modules, or the units of a network without
+            them, in the backward pass; BatchNorm then updates its running statistics twice a step. Defaults to False.
         norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN', requires_grad=True)``.
         init_cfg (dict | list[dict], optional): Initialisation. Defaults to Kaiming's ("MSRA") of the convolutions, by
             fan-out as for MMPretrain's ResNet (the paper does not say), and ones for the normalisations.
@@ -249,6 +247,8 @@ class ResidualAttentionNet(BaseBackbone):
                 nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
                 *([norm_relu(norm_cfg, channels)] if fields['stem'] == 'cifar' else []),
             )
+        # Units beside attention modules cost time to recompute and keep little.
+        self.recomputed = AttentionModule if any(fields['modules']) else unit
         self.stages = []
         self.strides = list(strides)[: max(self.out_indices) + 1]
         for i, stride in enumerate(self.strides):
@@ -302,7 +302,8 @@ class ResidualAttentionNet(BaseBackbone):
         outs = []
         for i, name in enumerate(self.stages):
             for block in getattr(self, name):
-                x = checkpoint(block, x) if self.with_cp and x.requires_grad else block(x)
+                recompute = self.with_cp and x.requires_grad and isinstance(block, self.recomputed)
+                x = checkpoint(block, x) if recompute else block(x)
             if i in self.out_indices:
                 outs.append(getattr(self, f'norm{i + 1}')(x) if hasattr(self, f'norm{i + 1}') else x)
         return tuple(outs)

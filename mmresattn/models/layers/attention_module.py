@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from .attention_map import AttentionMap
 from .checks import check_integers
-from .residual_units import PreActBottleneck, norm_relu
+from .norm_relu_conv import ConvSequential, norm_relu
+from .residual_units import PreActBottleneck
 
 
 def mixed_attention(x: Tensor) -> Tensor:
@@ -88,7 +89,7 @@ class SoftMaskBranch(nn.Module):
         self.bottom = units(2 * r if bottom_units is None else bottom_units)
         self.skip = nn.ModuleList(make_unit() for _ in levels)
         self.up = nn.ModuleList(units(r) for _ in levels)
-        self.linear = nn.Sequential(
+        self.linear = ConvSequential(
             # Raw sums are normalised first; the post-activation units of AttentionNeXt need no more than their ReLU.
             *([norm_relu(norm_cfg, channels)] if unit.preactivation else []),
             nn.Conv2d(channels, channels, 1, bias=False),

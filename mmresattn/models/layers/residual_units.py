@@ -12,11 +12,7 @@ from mmpretrain.models.backbones.resnext import Bottleneck
 from torch import Tensor, nn
 
 from .checks import check_integers
-
-
-def norm_relu(norm_cfg: dict, channels: int) -> nn.Sequential:
-    """Normalisation and ReLU, the BR of the official network."""
-    return nn.Sequential(build_norm_layer(norm_cfg, channels)[1], nn.ReLU(inplace=True))
+from .norm_relu_conv import ConvSequential, norm_relu, norm_relu_convs
 
 
 def _mid_width(unit: str, channels: int, part: int, step: int, width: int | None) -> int:
@@ -76,11 +72,12 @@ class PreActBottleneck(nn.Module):
             self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.norm1(x)
-        shortcut = x if self.shortcut is None else self.shortcut(h)
-        h = self.conv1(h)
-        h = self.conv2(self.norm2(h))
-        h = self.conv3(self.norm3(h))
+        if self.shortcut is None:
+            shortcut, (h,) = x, norm_relu_convs(self.norm1, x, self.conv1)
+        else:
+            shortcut, h = norm_relu_convs(self.norm1, x, self.shortcut, self.conv1)
+        (h,) = norm_relu_convs(self.norm2, h, self.conv2)
+        (h,) = norm_relu_convs(self.norm3, h, self.conv3)
         return h + shortcut
 
 
@@ -188,8 +185,8 @@ class InceptionUnit(nn.Module):
 
         self.norm1 = norm_relu(norm_cfg, in_channels)
         self.branch1 = conv1x1(quarter, stride)
-        self.branch2 = nn.Sequential(conv1x1(half), *norm_conv3x3(stride))
-        self.branch3 = nn.Sequential(conv1x1(half), *norm_conv3x3(stride), *norm_conv3x3())
+        self.branch2 = ConvSequential(conv1x1(half), *norm_conv3x3(stride))
+        self.branch3 = ConvSequential(conv1x1(half), *norm_conv3x3(stride), *norm_conv3x3())
         self.norm2 = norm_relu(norm_cfg, quarter + half + half)
         self.conv2 = nn.Conv2d(quarter + half + half, out_channels, 1, bias=False)
         self.shortcut = None
@@ -200,7 +197,8 @@ class InceptionUnit(nn.Module):
         h = self.norm1(x)
         shortcut = x if self.shortcut is None else self.shortcut(h)
         h = torch.cat([self.branch1(h), self.branch2(h), self.branch3(h)], 1)  # N, 5/4 width, H / stride, W / stride
-        return self.conv2(self.norm2(h)) + shortcut
+        (h,) = norm_relu_convs(self.norm2, h, self.conv2)
+        return h + shortcut
 
 
 UNITS: dict[str, type[nn.Module]] = {'preact': PreActBottleneck, 'resnext': ResNeXtUnit, 'inception': InceptionUnit}

@@ -1,0 +1,23 @@
+"""glibc gives large blocks back to the system at every free, and PyTorch on CPUs has no cache above it.
+
+Every feature map is then mapped, and zeroed page by page, anew in every layer: about a tenth of a forward pass of
+Attention-56 on two cores.
+"""
+
+import ctypes
+import platform
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+LARGEST = 32 << 20  # that glibc takes for the second
+
+
+def keep_large_blocks() -> bool:
+    """Let this process keep what it frees, up to 1 GiB, for its next feature maps.
+
+    Returns:
+        bool: Whether the C library could be asked to: glibc on 64-bit Linux.
+    """
+    if platform.libc_ver()[0] != 'glibc':
+        return False
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(M_MMAP_THRESHOLD, LARGEST) and libc.mallopt(M_TRIM_THRESHOLD, 1 << 30))

@@ -1,0 +1,83 @@
+import json
+import sys
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+
+sys.path.insert(0, str(ROOT / 'tools'))
+import benchmark  # noqa: E402
+
+sys.path.pop(0)
+DIGITS = str(ROOT / 'configs/resattn/attention56_digits.py')
+
+
+def test_ways_are_words():
+    assert benchmark.parse_way('train+commit=a06ee69') == {'train': True, 'commit': 'a06ee69'}
+    for way, message in [('fast', "'fast' of the way"), ('commit', 'commit=HASH'), ('train+fuse', 'cannot be trained')]:
+        with pytest.raises(ValueError, match=message):
+            benchmark.parse_way(way)
+
+
+def test_every_preset_is_of_known_ways():
+    for groups in benchmark.PRESETS.values():
+        for group in groups:
+            assert all(benchmark.parse_way(way) for way in group['ways'])
+            assert all((ROOT / name).is_file() for name in group['models'] if ':' not in name)
+
+
+def test_exponents_of_powers():
+    x = [1.0, 2.0, 5.0, 9.0]
+    assert benchmark.exponent(x, [3 * value**1.7 for value in x]) == pytest.approx(1.7)
+
+
+def test_ratios_are_of_neighbours():
+    """A machine that gets four times slower in the middle changes times, and neither ratios nor shares."""
+    first, other = [(1.0, 10.0), (4.0, 2.5), (1.0, 10.0)], [(2.0, 10.0), (8.0, 2.5), (2.0, 10.0)]
+    case = dict(name='a', size=4, batch=6, way='eager')
+    found = benchmark.summary(case, dict(flops=5, memory=2**20), other, first)
+    assert found['ratio'] == dict(median=0.5, low=0.5, high=0.5)
+    assert found['share'] == dict(median=0.25, low=0.25, high=0.25)
+    assert found['images_per_second'] == dict(median=3, low=1.875, high=3)
+    assert '| a | 4 | 6 | eager | 3 | 1.875 to 3 | 0.50 | 0.25 | 1.0 |' in benchmark.table([found])
+
+
+def test_flops_and_memory_are_counted():
+    """Multiply-adds as in README.md, twice; memory of a training step by what the layers make."""
+    runner = benchmark.Runner(DIGITS, 16, 2, 'channels_last')
+    assert runner.flops == pytest.approx(2 * 2 * 0.03e9, rel=0.1)
+    assert runner.images.is_contiguous(memory_format=torch.channels_last)
+    largest = 2 * 64 * 16 * 16 * 4
+    train = benchmark.Runner(DIGITS, 16, 2, 'train')
+    train.step()
+    assert train.flops == 3 * runner.flops
+    assert 2 * largest < runner.memory() < 20 * largest < train.memory()
+
+
+def test_a_command_writes_its_table(tmp_path, python):
+    done = python('tools/benchmark.py', DIGITS, 'torchvision:nothing', '--ways', 'eager', '--size', 16, '--batch-size',
+                  1, '--rounds', 2, '--seconds', 0.01, '--threads', 1, '--out', tmp_path / 'found')  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ok, wrong = json.loads((tmp_path / 'found.json').read_text())['groups'][0]
+    assert ok['ratio']['median'] == 1 and ok['peak_bytes'] > 0 and 0 < ok['share']['median'] < 2
+    assert 'nothing' in wrong['error']
+    assert (tmp_path / 'found.md').read_text().count('\n|') == 4
+    assert 'torch: ' in done.stdout
+
+
+def test_growth_is_drawn(tmp_path):
+    rows = [
+        dict(way='eager', size=size, step_seconds=dict(median=size**2 / 1e4), peak_bytes=size**2 * 100)
+        for size in (64, 128, 256)
+    ]
+    lines = benchmark.growth('size', rows)
+    assert [(line['of'], round(line['exponent'], 6)) for line in lines] == [('time', 1), ('memory', 1)]
+    benchmark.plot(lines, tmp_path / 'growth.png')
+    assert (tmp_path / 'growth.png').stat().st_size > 10_000
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_without_a_gpu_the_preset_says_so():
+    with pytest.raises(SystemExit, match='needs a GPU'):
+        benchmark.main(['--preset', 'gpu'])
