@@ -27,6 +27,7 @@ from mmpretrain.utils import track
 from torch import Tensor
 
 from ..compat.checkpoints import check_weights
+from ..compat.cpu_memory import keep_large_blocks
 from ..datasets.broken_images import BrokenImage, LoadCheckedImage
 from ..models.layers import attention_maps, record_attention
 from ..visualization import (
@@ -106,7 +107,10 @@ class AttentionInferencer(ImageClassificationInferencer):
         **kwargs,
     ) -> None:
         if not isinstance(model, BaseModel):
-            model = _build(model, pretrained, kwargs).to(device or get_device())
+            # Convolutions on CPUs run faster in this order, and with memory that is not mapped anew for every map.
+            model = _build(model, pretrained, kwargs).to(device or get_device(), memory_format=torch.channels_last)
+            if next(model.parameters()).is_cpu:
+                keep_large_blocks()
         elif isinstance(pretrained, str):
             _load(model, pretrained)
         if not hasattr(model, '_config'):
