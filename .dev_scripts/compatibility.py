@@ -91,7 +91,7 @@ def try_environment(name: str, logs: Path) -> dict[str, str]:
         steps = [f'uv venv -q --seed --python {python} {folder}/venv']
         if 'mmcv' in versions:  # its setup.py imports torch and pkg_resources
             steps += [
-                f'{install} torch=={versions["torch"]} torchvision setuptools==80.9.0 wheel',
+                f'{install} torch=={versions["torch"]} torchvision setuptools==80.9.0 wheel ninja',
                 f'MMCV_WITH_OPS=1 {install} --no-build-isolation mmcv=={versions["mmcv"]}',
             ]
         steps += [f'{install} torchvision {packages(versions)} pytest pytest-timeout pytest-xdist hypothesis -e .']

@@ -30,7 +30,7 @@ train_dataloader = dict(batch_size=32, num_workers=2, dataset=dict(pipeline=trai
 param_scheduler = dict(_delete_=True, type='CosineAnnealingLR', T_max={iterations}, by_epoch=False)
 """
 EPOCHS = """
-train_cfg = dict(by_epoch=True, max_epochs=4, val_interval=4)
+train_cfg = dict(by_epoch=True, max_epochs=3, val_interval=3)
 """
 # Saved in the middle of an epoch of 44 iterations.
 MID_EPOCH = (
@@ -40,7 +40,7 @@ default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, inte
 """
 )
 ITERATIONS = """
-train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=176, val_interval=1000)
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=132, val_interval=1000)
 train_dataloader['sampler'] = dict(infinite=True)
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=20))
 log_processor = dict(by_epoch=False)
@@ -65,14 +65,14 @@ data_preprocessor = dict(
     batch_transforms=[dict(type='BatchRandomCrop'), dict(type='BatchRandomErasing')],
 )
 optim_wrapper = dict(type='AutocastOptimWrapper')
-train_cfg = dict(by_epoch=True, max_epochs=4, val_interval=4)
+train_cfg = dict(by_epoch=True, max_epochs=3, val_interval=3)
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=20))
 """
 
 
 def write(tmp_path, text):
     path = tmp_path / 'config.py'
-    path.write_text(CONFIG.format(root=ROOT, iterations=176) + text)
+    path.write_text(CONFIG.format(root=ROOT, iterations=132) + text)
     return path
 
 
@@ -98,10 +98,10 @@ def finish(process):
 @pytest.mark.parametrize(
     ('kind', 'whole', 'last'),
     [
-        (EPOCHS, 'epoch_2.pth', 'epoch_4.pth'),
-        (MID_EPOCH, 'iter_60.pth', 'iter_176.pth'),
-        (ITERATIONS, 'iter_60.pth', 'iter_176.pth'),
-        (IN_MEMORY, 'iter_60.pth', 'iter_176.pth'),
+        (EPOCHS, 'epoch_1.pth', 'epoch_3.pth'),
+        (MID_EPOCH, 'iter_60.pth', 'iter_132.pth'),
+        (ITERATIONS, 'iter_60.pth', 'iter_132.pth'),
+        (IN_MEMORY, 'iter_60.pth', 'iter_132.pth'),
     ],
     ids=['epochs', 'middle-of-an-epoch', 'iterations', 'in-memory'],
 )
@@ -119,7 +119,7 @@ def test_killed_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, kind, whole, 
     assert re.search(r'resumed epoch: [1-9]|resumed epoch: 0, iter: [1-9]', output)
     finish(uninterrupted)
     a, b = (torch.load(tmp_path / run / last, weights_only=True) for run in 'ab')
-    assert a['meta']['iter'] == b['meta']['iter'] == 176
+    assert a['meta']['iter'] == b['meta']['iter'] == 132
     assert a['state_dict'].keys() == b['state_dict'].keys()
     assert all(torch.equal(a['state_dict'][key], b['state_dict'][key]) for key in a['state_dict'])
     momenta = [
@@ -180,7 +180,7 @@ def test_two_processes_with_gloo_agree(tmp_path):
     (tmp_path / 'dump_weights.py').write_text(DUMP)
     config = write(
         tmp_path,
-        EPOCHS.replace('max_epochs=4, val_interval=4', 'max_epochs=1, val_interval=1')
+        EPOCHS.replace('max_epochs=3, val_interval=3', 'max_epochs=1, val_interval=1')
         + "custom_imports = dict(imports=['mmresattn', 'dump_weights'], allow_failed_imports=False)\n"
         + "custom_hooks = [dict(type='ReplayHook'), dict(type='SyncSavedBuffersHook'), dict(type='DumpWeights'),\n"
         + "                dict(type='EMAHook', momentum=0.1, update_buffers=True)]\n",
@@ -198,7 +198,7 @@ def test_two_processes_with_gloo_agree(tmp_path):
 
 
 def test_two_processes_resume_exactly_buffers_too(tmp_path):
-    config = write(tmp_path, ITERATIONS.replace('max_iters=176, val_interval=1000', 'max_iters=30, val_interval=20'))
+    config = write(tmp_path, ITERATIONS.replace('max_iters=132, val_interval=1000', 'max_iters=30, val_interval=20'))
     torchrun(tmp_path, config, '--work-dir', tmp_path / 'a')
     torchrun(tmp_path, config, '--work-dir', tmp_path / 'b', '--resume', tmp_path / 'a' / 'iter_20.pth')
     a, b = (torch.load(tmp_path / run / 'iter_30.pth', weights_only=True)['state_dict'] for run in 'ab')
