@@ -55,9 +55,8 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
     """What a recipe gets besides, whichever it is."""
     cfg.randomness = dict(seed=args.seed)
     cfg.optim_wrapper.type = 'AutocastOptimWrapper'
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        if loader is not cfg.train_dataloader:
-            in_memory(loader)
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        in_memory(loader)
     if args.holdout:
         folds = dict(type='KFoldDataset', num_splits=10, fold=0, seed=0, dataset=cfg.train_dataloader.dataset.dataset)
         cfg.train_dataloader.dataset.dataset = dict(folds, test_mode=False)

@@ -15,7 +15,8 @@ class TimeBudgetHook(Hook):
     """Ends a training in time, with a checkpoint from which ``--resume`` goes on.
 
     With :class:`ReplayHook` the parts together give the weights of one uninterrupted training. A training by epochs
-    ends with the epoch in which the time is up.
+    ends with the epoch in which the time is up. Of several processes the checkpoint has the running statistics of the
+    first one: :class:`SyncSavedBuffersHook` averages them where it knows that a checkpoint is due.
 
     Args:
         minutes (float): From the making of this hook, so that compilation counts; more than 0.
