@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 
 ROOT = Path(__file__).parent.parent
 if 'PYTEST_XDIST_WORKER' in os.environ:
@@ -13,10 +14,11 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 
 
 @pytest.fixture(autouse=True, scope='module')
-def no_scope_is_left():
-    """MMEngine's runners and inferencers leave their scope behind, in which the next file would look up its names."""
+def no_run_is_left():
+    """MMEngine's runners leave their scope and visualizer behind, which the next file's hooks would take for theirs."""
     yield
     DefaultScope._instance_dict.clear()
+    Visualizer._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')
