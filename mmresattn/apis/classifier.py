@@ -21,16 +21,19 @@ def load_classifier(
     options: dict | None = None,
     max_images: int | None = None,
     seed: int = 0,
+    split: str = 'test',
 ) -> tuple[BaseModel, DataLoader]:
-    """The model of a config, in evaluation mode and on the accelerator if there is one, and its test images.
+    """The model of a config, in evaluation mode and on the accelerator if there is one, and its images.
 
     Args:
-        config (str): Config file with a ``test_dataloader``.
+        config (str): Config file with a ``test_dataloader``, and for training images a ``train_dataloader``.
         checkpoint (str, optional): Checkpoint file or address; None for the initialised model.
         options (dict, optional): Settings of the config to change: ``{'model.head.num_classes': 5}``.
-        max_images (int, optional): Take so many of the test images, drawn by the seed alone: data sets often lie
+        max_images (int, optional): Take so many of the images, drawn by the seed alone: data sets often lie
             sorted by class, so that the first ones would be no fair sample. Defaults to all.
         seed (int): Of the initialisation and of the draw, at least 0. Defaults to 0.
+        split (str): ``'test'``, or ``'train'`` for the training images, prepared and batched as the test images are.
+            Defaults to ``'test'``.
 
     Returns:
         Tuple[BaseModel, DataLoader]: The model, and batches of ``inputs`` and ``data_samples``.
@@ -47,12 +50,14 @@ def load_classifier(
         raise FileNotFoundError(f'There is no checkpoint {checkpoint}.')
     cfg = Config.fromfile(config)
     cfg.merge_from_dict(options or {})
-    check_data(cfg, ['test_dataloader'])
+    check_data(cfg, [f'{split}_dataloader'])
+    test = cfg.test_dataloader.dataset
+    source = test if split == 'test' else {**_innermost(cfg.train_dataloader.dataset), 'pipeline': test.pipeline}
     set_random_seed(seed)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
         model = MODELS.build(cfg.model)
-        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        dataset = DATASETS.build(source)
         if max_images is not None:
             drawn = np.random.default_rng(seed).permutation(len(dataset))[:max_images]
             dataset = Subset(dataset, sorted(drawn.tolist()))
@@ -63,3 +68,10 @@ def load_classifier(
     else:
         check_weights(model, CheckpointLoader.load_checkpoint(checkpoint, 'cpu'), checkpoint)
     return model.to(get_device()).eval(), loader
+
+
+def _innermost(dataset: dict) -> dict:
+    """A data set out of what repeats it, keeps it in memory or makes its labels noisy."""
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset

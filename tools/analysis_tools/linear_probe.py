@@ -63,14 +63,12 @@ def load(args):
     """The network, and batches of the training and the test images of the other data set, both as tested there."""
     data = Config.fromfile(args.data)
     data.merge_from_dict(args.data_options or {})
-    train = data.train_dataloader.dataset
-    while 'dataset' in train:  # out of what repeats it, keeps it in memory or makes labels noisy
-        train = train.dataset
+    options = dict(args.cfg_options or {})
+    for name in ('train_dataloader', 'test_dataloader'):  # in place of the network's own data
+        options[name] = {**data[name], '_delete_': True}
     loaders = []
-    for dataset in ({**train, 'pipeline': data.test_dataloader.dataset.pipeline}, data.test_dataloader.dataset):
-        loader = {**data.test_dataloader, 'dataset': dataset, '_delete_': True}  # in place of the network's own data
-        options = {**(args.cfg_options or {}), 'test_dataloader': loader}
-        model, loader = load_classifier(args.config, args.checkpoint, options, args.max_images, args.seed)
+    for split in ('train', 'test'):
+        model, loader = load_classifier(args.config, args.checkpoint, options, args.max_images, args.seed, split)
         loaders.append(loader)
     return model, *loaders
 

@@ -178,9 +178,9 @@ def main(argv=None):
         '--calibration',
         type=int,
         default=256,
-        help='test images that set the ranges of INT8; 0: noise, for its speed alone',
+        help='training images that set the ranges of INT8; 0: noise, for its speed alone',
     )
-    parser.add_argument('--images', type=int, help='measure the accuracy on so many other test images')
+    parser.add_argument('--images', type=int, help='measure the accuracy on so many test images')
     parser.add_argument('--speed', type=int, metavar='BATCH', help='measure the speed at that batch')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='settings of the config: key=value')
     args = parser.parse_args(argv)
@@ -192,13 +192,16 @@ def main(argv=None):
         raise SystemExit(f'{error}. Exporting needs it: pip install onnx onnxruntime onnxscript') from error
 
     checkpoint = None if args.checkpoint == 'none' else args.checkpoint
-    needed = (args.calibration if args.int8 else 0) + (args.images or 0)
     options = args.cfg_options or {}
-    if needed:
-        model, loader = load_classifier(args.config, checkpoint, options, max_images=needed)
-    else:
+    data, calibration = [], [np.random.default_rng(0).standard_normal((1, 3, *args.size), 'float32')]
+    if args.images:
+        model, loader = load_classifier(args.config, checkpoint, options, args.images)
+        data = list(batches(model.cpu(), loader))
+    if args.int8 and args.calibration:
+        model, loader = load_classifier(args.config, checkpoint, options, args.calibration, split='train')
+        calibration = [image[None] for images, _ in batches(model.cpu(), loader) for image in images]
+    if not (args.images or args.int8 and args.calibration):
         model = build_model(args.config, checkpoint, options)
-    model = model.cpu()
     names = list(attention_maps(model)) if args.maps is None else args.maps
     fused = fuse(model, mode='tensor')
     size = tuple(args.size)
@@ -208,19 +211,10 @@ def main(argv=None):
         torch.export.save(program, args.out.with_suffix('.pt2'))
         print(f'{args.out.with_suffix(".pt2")}: written')
     runs = {'onnx': runtime(args.out, torch.get_num_threads())}
-    data = list(batches(model, loader)) if needed else []
     if args.int8:
-        if args.calibration:
-            images = np.concatenate([images for images, _ in data])
-            labels = np.concatenate([labels for _, labels in data])
-        else:
-            images, labels = torch.randn(8, 3, *size).numpy(), None
-        order = np.random.default_rng(0).permutation(len(images))  # the test images may lie sorted by class
-        calibration, rest = order[: args.calibration or 8], order[args.calibration or 8 :]
         int8 = args.out.with_suffix('.int8.onnx')
-        quantise(args.out, int8, [images[i : i + 1] for i in calibration])
+        quantise(args.out, int8, calibration)
         runs['int8'] = runtime(int8, torch.get_num_threads())
-        data = [(images[i], labels[i]) for i in np.array_split(rest, max(1, len(rest) // 100))] if len(rest) else []
     if args.images:
         for name, run in runs.items():
             print(f'{name}: {accuracy(run, data):.2f} % of {sum(len(labels) for _, labels in data)} images')

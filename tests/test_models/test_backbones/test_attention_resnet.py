@@ -329,13 +329,6 @@ def test_layer_depth_honours_the_prefix():
     assert backbone.get_layer_depth('head.fc.weight', 'net.') == (8, 9)
 
 
-def test_compiles_without_a_graph_break():
-    backbone = randomise(small(18, attention=[SE, dict(OFFICIAL)], out_indices=0))
-    compiled = torch.compile(backbone, backend='eager', fullgraph=True)
-    x = torch.randn(1, 3, 32, 32)
-    assert torch.allclose(compiled(x)[0], backbone(x)[0], atol=1e-5)
-
-
 def test_builds_from_a_config_in_the_scope_of_mmpretrain():
     model = MODELS.build(
         dict(

@@ -421,17 +421,6 @@ def test_layer_depth_without_attention():
     assert {depth for depth, _ in depths} == set(range(1 + 3 * 18 + 1)) and {n for _, n in depths} == {56}
 
 
-@pytest.mark.parametrize('arch', ['attention56', 'attentionnext56', 'attention452-cifar'])
-def test_compiles_without_a_graph_break(arch):
-    narrow = dict(base=arch, stem_channels=16, modules=(1, 1, 1, 0) if 'cifar' not in arch else (1, 1, 1))
-    narrow['channels'] = (64,) * len(narrow['modules'])
-    backbone = small(arch=narrow, out_indices=0).eval()  # one stage, to compile fast
-    compiled = torch.compile(backbone, backend='eager', fullgraph=True, dynamic=True)
-    for size in (64, 49):
-        x = torch.randn(2, 3, size, size)
-        assert torch.equal(compiled(x)[0], backbone(x)[0])
-
-
 @pytest.mark.parametrize('arch', [SMALL, SMALL_INCEPTION, SMALL_RESNET])
 def test_float64_agrees_with_float32(arch):
     backbone = small(arch=arch).eval()

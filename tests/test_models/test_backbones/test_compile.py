@@ -1,0 +1,79 @@
+"""Every backbone becomes one graph, whose height and width stay open, and gives what it gives in eager mode.
+
+By default Dynamo traces and eager kernels run. ``MMRESATTN_COMPILE=inductor pytest -n 0 -s`` with this file lets the
+compiler write the kernels too, of whole networks, and prints how long that took.
+"""
+
+import os
+import time
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from torch._dynamo.utils import counters
+
+import mmresattn.models  # noqa: F401
+
+BACKEND = os.environ.get('MMRESATTN_COMPILE', 'eager')
+SIZES = (96, 81)  # and three more of width: even and odd, with more than one position at the end
+NON_LOCAL = dict(type='NonLocalAttention', sub_sample=True, stages=(False, (-1,), False, False))
+
+
+def one_stage(arch, cifar=False):
+    """One stage, to be traced fast; with the compiler all of them."""
+    if BACKEND != 'eager':
+        return dict(arch=arch)
+    modules = (1, 1, 1) if cifar else (1, 1, 1, 0)
+    return dict(arch=dict(base=arch, stem_channels=16, modules=modules, channels=(64,) * len(modules)), out_indices=0)
+
+
+CASES = {
+    'ResidualAttentionNet': [
+        one_stage('attention56'),
+        one_stage('attentionnext56'),
+        one_stage('attentioninception56'),
+        one_stage('attention452-cifar' if BACKEND == 'eager' else 'attention92-cifar', cifar=True),
+    ],
+    'AttentionResNet': [
+        dict(depth=18, attention=[dict(type='SqueezeExcitation'), NON_LOCAL]),
+        dict(depth=18, attention=dict(NON_LOCAL, mode='gaussian', sub_sample=False)),
+        dict(depth=18, attention=dict(NON_LOCAL, mode='dot_product', sub_sample=False)),
+        dict(depth=18, attention=dict(NON_LOCAL, mode='concatenation')),
+        dict(depth=18, attention=dict(type='AttentionAugmentedConv', stages=(False, False, False, True))),
+    ],
+    'SEBNInception': [dict()],
+    'CIFARResNet': [dict(depth=20)],
+    'CIFARResNeXt': [dict(depth=29, width_per_group=8)],
+    'CIFARWideResNet': [
+        dict(depth=10, widen_factor=2),
+        dict(depth=10, widen_factor=4, attention=dict(type='AttentionAugmentedConv', stages=(False, False, True))),
+    ],
+    'CIFARDenseNet': [dict(depth=16)],
+    'PayAttentionNet': [
+        dict(arch=arch) for arch in ('vgg-pan', 'vgg-att', 'resnet164-att')[: 1 if BACKEND == 'eager' else 3]
+    ],
+}
+
+
+def test_every_backbone_has_a_case():
+    prefix = 'mmresattn.models.backbones.'
+    assert set(CASES) == {name for name, part in MODELS.module_dict.items() if part.__module__.startswith(prefix)}
+
+
+@pytest.mark.parametrize(('name', 'index'), [(name, i) for name, cases in CASES.items() for i in range(len(cases))])
+def test_one_graph_for_every_size(name, index):
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    counters.clear()
+    backbone = MODELS.build(dict(type=name, **CASES[name][index])).eval()
+    compiled = torch.compile(backbone, backend=BACKEND, fullgraph=True, dynamic=True)
+    begin = time.perf_counter()
+    with torch.no_grad():
+        for size in SIZES:
+            x = torch.randn(2, 3, size, size + 3)
+            for out, expected in zip(compiled(x), backbone(x), strict=True):
+                assert (out - expected).abs().max() <= 1e-5 * expected.abs().max()
+    graphs = counters['stats']['unique_graphs']
+    if BACKEND != 'eager':
+        print(f'{name} {CASES[name][index]}: {graphs} graphs, {time.perf_counter() - begin:.0f} s')
+    assert graphs == 1  # no size was traced again
