@@ -7,12 +7,14 @@ Attention-56 on two cores.
 import ctypes
 import platform
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-LARGEST = 32 << 20  # that glibc takes for the second
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def keep_large_blocks() -> bool:
     """Let this process keep what it frees, up to 1 GiB, for its next feature maps.
+
+    No block is mapped on its own: a threshold for those cannot be above 32 MiB, less than one map of 224x224 at a batch
+    of 16 takes.
 
     Returns:
         bool: Whether the C library could be asked to: glibc on 64-bit Linux.
@@ -20,4 +22,4 @@ def keep_large_blocks() -> bool:
     if platform.libc_ver()[0] != 'glibc':
         return False
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(M_MMAP_THRESHOLD, LARGEST) and libc.mallopt(M_TRIM_THRESHOLD, 1 << 30))
+    return bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, 1 << 30))

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from mmresattn.apis import load_classifier
 from mmresattn.compat.checkpoints import check_weights
-from mmresattn.models.fuse import fuse
+from mmresattn.models.fuse import accelerate, fuse, has_fast_bfloat16
 from mmresattn.models.layers import attention_maps, record_attention
 
 
@@ -151,6 +151,33 @@ def speed(calls: dict, images: int, rounds: int = 7) -> dict[str, float]:
     return {name: float(np.median(values)) for name, values in found.items()}
 
 
+def torch_call(model: nn.Module, images: Tensor):
+    model = model.to(memory_format=torch.channels_last)
+    images = images.contiguous(memory_format=torch.channels_last)
+
+    def call():
+        with torch.inference_mode():
+            model(images, mode='tensor')
+
+    return call
+
+
+def openvino_calls(file: Path, images: Tensor) -> dict:
+    """The ONNX file in OpenVINO, in float32 and, where the CPU has it, bfloat16; nothing where it is not installed."""
+    try:
+        import openvino
+    except ImportError:
+        return {}
+    core, calls = openvino.Core(), {}
+    model = core.read_model(file)
+    model.reshape(list(images.shape))
+    for precision in ('f32', 'bf16')[: 1 + has_fast_bfloat16()]:
+        options = {'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': torch.get_num_threads()}
+        request = core.compile_model(model, 'CPU', options).create_infer_request()
+        calls[f'openvino, {precision}'] = lambda request=request: request.infer({0: images.numpy()})
+    return calls
+
+
 def build_model(config: str, checkpoint: str | None, options: dict) -> BaseModel:
     """The model of a config in evaluation mode, for which no data is needed."""
     cfg = Config.fromfile(config)
@@ -181,7 +208,9 @@ def main(argv=None):
         help='training images that set the ranges of INT8; 0: noise, for its speed alone',
     )
     parser.add_argument('--images', type=int, help='measure the accuracy on so many test images')
-    parser.add_argument('--speed', type=int, metavar='BATCH', help='measure the speed at that batch')
+    parser.add_argument(
+        '--speed', type=int, metavar='BATCH', help='measure the speed at that batch, with OpenVINO too if it is there'
+    )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='settings of the config: key=value')
     args = parser.parse_args(argv)
     try:
@@ -220,15 +249,13 @@ def main(argv=None):
             print(f'{name}: {accuracy(run, data):.2f} % of {sum(len(labels) for _, labels in data)} images')
     if args.speed:
         images = torch.randn(args.speed, 3, *size)
-        last = model.to(memory_format=torch.channels_last)
-
-        def eager():
-            with torch.inference_mode():
-                last(images.contiguous(memory_format=torch.channels_last), mode='tensor')
-
-        calls = {'eager': eager}
+        calls = {'eager, channels-last': torch_call(model, images), 'accelerate': torch_call(accelerate(model), images)}
+        if has_fast_bfloat16():
+            dtype = torch.bfloat16
+            calls['accelerate, bfloat16'] = torch_call(accelerate(model, dtype=dtype), images.to(dtype))
         for name, run in runs.items():
             calls[name] = lambda run=run: run.run(['logits'], {'images': images.numpy()})
+        calls.update(openvino_calls(args.out, images))
         for name, found in speed(calls, args.speed).items():
             print(f'{name}: {found:.4g} images/s at batch {args.speed}')
 
