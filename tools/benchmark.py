@@ -380,16 +380,22 @@ def exponent(x: list[float], y: list[float]) -> float:
     return float((x * y).sum() / (x * x).sum())
 
 
+def depth(name: str) -> str:
+    """The number in the name of a model: ``'92'`` of attention92_cifar10."""
+    return ''.join(filter(str.isdigit, Path(name).stem.split('_')[0]))
+
+
 def growth(axis: str, results: list[dict]) -> list[dict]:
     """How time and memory of each way grow with pixels, batch or multiply-adds (for depth)."""
     of = dict(size=lambda r: r['size'] ** 2, batch=lambda r: r['batch'], depth=lambda r: r['flops'])[axis]
+    mark = dict(size=lambda r: r['size'], batch=lambda r: r['batch'], depth=lambda r: depth(r['name']))[axis]
     found = []
     for way in dict.fromkeys(r['way'] for r in results):
         rows = sorted((r for r in results if r['way'] == way and 'error' not in r), key=of)
         x = [of(r) for r in rows]
         values = dict(time=[r['step_seconds']['median'] for r in rows], memory=[r['peak_bytes'] for r in rows])
         found += [
-            dict(axis=axis, way=way, of=kind, x=x, y=y, exponent=exponent(x, y))
+            dict(axis=axis, way=way, of=kind, marks=[mark(r) for r in rows], x=x, y=y, exponent=exponent(x, y))
             for kind, y in values.items()
             if len(rows) > 1
         ]
@@ -397,14 +403,15 @@ def growth(axis: str, results: list[dict]) -> list[dict]:
 
 
 def plot(lines: list[dict], path: Path) -> None:
-    """Time and memory over each axis, both logarithmic, with their exponents."""
+    """Time and memory over pixels, images and multiply-adds, both logarithmic, with their exponents."""
     import matplotlib
 
     matplotlib.use('agg')
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     axes = list(dict.fromkeys(line['axis'] for line in lines))
-    names = dict(size='pixels of an image', batch='images of a batch', depth='multiply-adds x 2 (depth)')
+    names = dict(size='side of an image (pixels)', batch='images of a batch', depth='depth of the network')
     figure, panels = plt.subplots(2, len(axes), figsize=(4 * len(axes), 6), squeeze=False, layout='constrained')
     for row, (kind, unit) in enumerate((('time', 's a step'), ('memory', 'MiB'))):
         for panel, axis in zip(panels[row], axes):
@@ -412,8 +419,14 @@ def plot(lines: list[dict], path: Path) -> None:
                 if (line['axis'], line['of']) == (axis, kind):
                     y = [value / (1 if kind == 'time' else 2**20) for value in line['y']]
                     way = 'training' if 'train' in line['way'] else 'inference'
-                    panel.loglog(line['x'], y, 'o-', label=f'{way}: exponent {line["exponent"]:.2f}')
+                    x = [value / line['x'][0] for value in line['x']]  # a training step has three times the products
+                    panel.loglog(x, y, 'o-', label=f'{way}: exponent {line["exponent"]:.2f}')
+                    panel.set_xticks(x, line['marks'], minor=False)
             panel.set(xlabel=names[axis], ylabel=f'{kind} ({unit})')
+            panel.xaxis.set_minor_formatter(NullFormatter())
+            panel.yaxis.set(
+                major_locator=LogLocator(subs=(1, 2, 5)), major_formatter='{x:g}', minor_formatter=NullFormatter()
+            )
             panel.legend(fontsize='small', frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -102,10 +102,9 @@ class InceptionModule(nn.Module):
         if self.stride == 1:
             pool = F.avg_pool2d if self.pooling == 'avg' else F.max_pool2d
             return pool(x, 3, stride=1, padding=1)
-        # Even sizes, the only ones that the official network meets, are padded behind alone, as Caffe does. Odd ones
-        # need it on both sides to give the size that the convolutions give.
-        h, w = x.shape[2] % 2, x.shape[3] % 2
-        return F.max_pool2d(F.pad(x, (w, 1, h, 1), value=float('-inf')), 3, stride=2)
+        # Padded behind alone, as Caffe does with the even sizes that the official network meets; by two, so that odd
+        # sizes give as many positions as the convolutions give.
+        return F.max_pool2d(F.pad(x, (0, 2, 0, 2), value=float('-inf')), 3, stride=2)
 
 
 @MODELS.register_module()
