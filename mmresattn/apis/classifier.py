@@ -42,8 +42,10 @@ def load_classifier(
         FileNotFoundError: If the checkpoint or data is missing.
         pickle.UnpicklingError: If the checkpoint could run code.
         RuntimeError: If the checkpoint is not whole, or does not have exactly the weights of the model.
-        ValueError: If ``max_images`` is not positive, or labels do not fit.
+        ValueError: If ``max_images`` is not positive, ``split`` is unknown, or labels do not fit.
     """
+    if split not in ('train', 'test'):
+        raise ValueError(f"split is 'train' or 'test', not {split!r}.")
     if max_images is not None and max_images < 1:
         raise ValueError(f'max_images is at least 1, or None for all images, not {max_images}.')
     if checkpoint is not None and '://' not in checkpoint and not osp.isfile(checkpoint):

@@ -13,8 +13,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 def keep_large_blocks() -> bool:
     """Let this process keep what it frees, up to 1 GiB, for its next feature maps.
 
-    No block is mapped on its own: a threshold for those cannot be above 32 MiB, less than one map of 224x224 at a batch
-    of 16 takes.
+    No block is mapped on its own any more: the threshold for that ends at 32 MiB, and maps of 16 images of 224x224 are
+    larger.
 
     Returns:
         bool: Whether the C library could be asked to: glibc on 64-bit Linux.
