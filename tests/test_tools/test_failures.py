@@ -107,3 +107,12 @@ def test_command_lines_say_what_is_wrong(files, tmp_path, capsys, tool, name):
         run(tool, files / 'tiny.py', files / name, tmp_path)
     said = ''.join(capsys.readouterr())
     assert 'RUN' not in said and 'Epoch(' not in said
+
+
+def test_training_images_are_prepared_as_test_images_are(files):
+    args = str(files / 'tiny.py'), str(files / 'good.pth')
+    (_, train), (_, test) = load_classifier(*args, split='train'), load_classifier(*args)
+    assert str(train.dataset.pipeline) == str(test.dataset.pipeline) and train.batch_size == test.batch_size
+    assert len(train.dataset) != len(test.dataset)
+    with pytest.raises(ValueError, match="split is 'train' or 'test', not 'val'"):
+        load_classifier(*args, split='val')
