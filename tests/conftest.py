@@ -5,20 +5,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import DefaultScope
-from mmengine.visualization import Visualizer
+from mmengine.utils import ManagerMixin
 
 ROOT = Path(__file__).parent.parent
 if 'PYTEST_XDIST_WORKER' in os.environ:
     torch.set_num_threads(1)  # there is a worker for every core
 
 
-@pytest.fixture(autouse=True, scope='module')
+@pytest.fixture(autouse=True)
 def no_run_is_left():
-    """MMEngine's runners leave their scope and visualizer behind, which the next file's hooks would take for theirs."""
+    """MMEngine's runners leave their scope, logger, message hub and visualizer behind, named after the second.
+
+    The next run would take the last visualizer for its own, and, in the same second, all four.
+    """
     yield
-    DefaultScope._instance_dict.clear()
-    Visualizer._instance_dict.clear()
+    classes = [ManagerMixin]
+    for cls in classes:
+        classes += cls.__subclasses__()
+        cls._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')

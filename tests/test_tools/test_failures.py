@@ -27,7 +27,7 @@ FIVE = {'model.head.num_classes': 5}
 
 class Hostile:
     def __reduce__(self):
-        return print, ('RUN',)
+        return print, ('HOSTILE CODE RAN',)
 
 
 @pytest.fixture(scope='module')
@@ -68,7 +68,7 @@ def test_load_classifier_says_what_is_wrong(files, capsys, name):
     kind, message = MESSAGES[name]
     with pytest.raises(kind, match=message):
         load_classifier(str(files / 'tiny.py'), str(files / name))
-    assert 'RUN' not in capsys.readouterr().out
+    assert 'HOSTILE' not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(('name', 'options'), [('good.pth', None), ('good.safetensors', None), ('five.pth', FIVE),
@@ -106,7 +106,7 @@ def test_command_lines_say_what_is_wrong(files, tmp_path, capsys, tool, name):
     with pytest.raises(kind, match=message):
         run(tool, files / 'tiny.py', files / name, tmp_path)
     said = ''.join(capsys.readouterr())
-    assert 'RUN' not in said and 'Epoch(' not in said
+    assert 'HOSTILE' not in said and 'Epoch(' not in said
 
 
 def test_training_images_are_prepared_as_test_images_are(files):
