@@ -1,46 +1,36 @@
-import importlib.util
 import re
 
-import pytest
 import torch
 from torch import nn
 
 from mmresattn.models import ResidualAttentionNet
 from mmresattn.models.layers import AttentionModule, checkpoint
-from tests.conftest import ROOT
+from tools.analysis_tools.checkpointing import saved_storages
 
 SMALL = dict(base='attention56', stem_channels=8, channels=(16, 16, 16, 16), modules=(1, 1, 0, 0))
 
 
-@pytest.fixture(scope='module')
-def tool():
-    spec = importlib.util.spec_from_file_location('checkpointing', ROOT / 'tools/analysis_tools/checkpointing.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_saved_bytes_of_a_net_that_is_counted_by_hand(tool):
+def test_saved_bytes_of_a_net_that_is_counted_by_hand():
     net = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 30), nn.Sigmoid())
     x = torch.randn(7, 10, requires_grad=True)
-    with tool.saved_storages(net) as saved:
+    with saved_storages(net) as saved:
         net(x)
     # The input, the output of the ReLU (which the next layer keeps too) and that of the sigmoid, in float32.
     assert sum(saved.values()) == 4 * 7 * (10 + 20 + 30)
-    with tool.saved_storages(net) as saved:
+    with saved_storages(net) as saved:
         checkpoint(net, x)
     assert sum(saved.values()) == 4 * 7 * 10
 
 
-def test_checkpointed_modules_keep_their_inputs_alone(tool):
+def test_checkpointed_modules_keep_their_inputs_alone():
     images = torch.randn(2, 3, 64, 64)
     found = {}
     for with_cp in (False, True):
         net = ResidualAttentionNet(SMALL, with_cp=with_cp).train()
-        with tool.saved_storages(net) as saved:
+        with saved_storages(net) as saved:
             net(images)
         found[with_cp] = sum(saved.values())
-    with tool.saved_storages(net) as expected:
+    with saved_storages(net) as expected:
         features = [net.stem(images)]  # all of them, so that no address is taken twice
         for stage in net.stages:
             for block in getattr(net, stage):

@@ -1,6 +1,5 @@
 """Whole runs of tools/train.py in two processes of a CPU."""
 
-import importlib.util
 import os
 
 import pytest
@@ -10,6 +9,8 @@ from mmengine.registry import HOOKS
 
 import mmresattn  # noqa: F401
 from tests.conftest import ROOT
+from tests.test_tools import test_train
+from tools import train as train_tool
 
 ITERATIONS, BATCH, LR = 6, 8, 0.1
 CONFIG = f"""
@@ -36,6 +37,8 @@ custom_hooks = [dict(type='ReplayHook'), dict(type='SyncSavedBuffersHook'), dict
 class RatesOfTest(Hook):
     """Notes the rate with which every step is made."""
 
+    seen = ()
+
     def __init__(self):
         type(self).seen = []
 
@@ -45,10 +48,7 @@ class RatesOfTest(Hook):
 
 def train(rank, config, work_dir, *args):
     os.environ.update(LOCAL_RANK=str(rank))
-    spec = importlib.util.spec_from_file_location('train_tool', ROOT / 'tools' / 'train.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    tool.main([str(config), '--work-dir', str(work_dir), '--launcher', 'pytorch', *args])
+    train_tool.main([str(config), '--work-dir', str(work_dir), '--launcher', 'pytorch', *args])
     return RatesOfTest.seen
 
 
@@ -99,3 +99,13 @@ def test_fsdp_trains_and_resumes_as_ddp_does(in_processes, tmp_path):
     in_processes(train, divided, tmp_path / 'resumed', *resumed, *ON_CPU)
     for name, weight in weights(tmp_path / 'resumed').items():
         torch.testing.assert_close(weight, found[name], rtol=1e-5, atol=1e-6)
+
+
+def test_ddp_resumes_exactly_buffers_too(in_processes, tmp_path):
+    """With all that is random, as in one process; every process has statistics of its own until they are saved."""
+    text = test_train.ITERATIONS.replace('max_iters=60, val_interval=1000', 'max_iters=15, val_interval=10')
+    config = test_train.write(tmp_path, text)
+    in_processes(train, config, tmp_path / 'a')
+    in_processes(train, config, tmp_path / 'b', '--resume', str(tmp_path / 'a' / 'iter_10.pth'))
+    a, b = (weights(tmp_path / run, 15) for run in 'ab')
+    assert any('running_var' in key for key in a) and all(torch.equal(a[key], b[key]) for key in a)

@@ -1,4 +1,3 @@
-import importlib.util
 import os
 import resource
 import signal
@@ -17,7 +16,7 @@ from torch import nn
 from mmresattn.apis import latest_checkpoint
 from mmresattn.engine import CheckWeightsHook
 from mmresattn.engine.checkpoint_hooks import WholeFilesBackend
-from tests.conftest import ROOT
+from tools.analysis_tools.kill_training import die_at
 
 
 class Net(BaseModel):
@@ -149,13 +148,6 @@ def test_what_is_saved_is_what_mmengine_saves(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(*(state['state_dict'].values() for state in states)))
 
 
-def kill_tool():
-    spec = importlib.util.spec_from_file_location('kill_training', ROOT / 'tools/analysis_tools/kill_training.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(
     ('place', 'died', 'left', 'newest'),
     [
@@ -167,7 +159,6 @@ def kill_tool():
 )
 def test_a_process_that_dies_while_it_saves_leaves_a_whole_checkpoint(tmp_path, monkeypatch, place, died, left, newest):
     """The process is a real one; it saves as the hook does: the file, then its name in last_checkpoint."""
-    tool = kill_tool()
     torch.save({'old': torch.zeros(50_000)}, tmp_path / 'epoch_1.pth')
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
     torch.save({'new': torch.ones(50_000)}, tmp_path / 'new')
@@ -176,7 +167,7 @@ def test_a_process_that_dies_while_it_saves_leaves_a_whole_checkpoint(tmp_path, 
     child = os.fork()
     if not child:
         try:
-            tool.die_at(place, 0)
+            die_at(place, 0)
             WholeFilesBackend().put(content, tmp_path / 'epoch_2.pth')
             Path(tmp_path, 'last_checkpoint').open('w').write(str(tmp_path / 'epoch_2.pth'))
         finally:

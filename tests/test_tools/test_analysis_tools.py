@@ -1,5 +1,4 @@
 import csv
-import importlib.util
 
 import mmengine
 import numpy as np
@@ -14,17 +13,11 @@ import mmresattn  # noqa: F401
 from mmresattn.apis import load_classifier
 from mmresattn.evaluation import stage_responses
 from tests.conftest import ROOT
+from tools.analysis_tools import responses, robustness
 
 DIGITS = f'{ROOT}/configs/resattn/attention56_digits.py'
 TINY = dict(_delete_=True, base='attention56-cifar', channels=(8, 8, 8), modules=(1, 1, 0), poolings=(1, 1, 1), t=1,
             bottom_units=1, units_after=(0, 0, 0))  # fmt: skip
-
-
-def tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / 'analysis_tools' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 def tiny_config(path, residual=True, **fields):
@@ -62,7 +55,7 @@ def test_accuracy_at_eps_0_is_that_of_the_test_script(python, barely_trained, tm
     metrics = tmp_path / 'metrics.json'
     done = python('tools/test.py', *barely_trained, '--work-dir', tmp_path, '--out', metrics, '--out-item', 'metrics')
     assert done.returncode == 0, done.stderr[-2000:]
-    tool('robustness')([*barely_trained, '--eps', '0', '--steps', '1', '--out', str(tmp_path)])
+    robustness.main([*barely_trained, '--eps', '0', '--steps', '1', '--out', str(tmp_path)])
     found = rows(tmp_path / 'robustness.csv')
     right = [float(row['accuracy']) * 360 / 100 for row in found]
     clean = mmengine.load(metrics)['accuracy/top1'] * 360 / 100
@@ -77,10 +70,10 @@ def test_robustness_of_two_networks(barely_trained, tmp_path, capsys):
     torch.save(fresh.state_dict(), tmp_path / 'fresh.pth')
     argv = [*barely_trained, config, str(tmp_path / 'fresh.pth'), '--eps', '8', '0', '32', '--steps', '2',
             '--max-images', '30', '--cfg-options', 'test_dataloader.batch_size=20']  # fmt: skip
-    tool('robustness')([*argv, '--out', str(tmp_path / 'a' / 'b')])
+    robustness.main([*argv, '--out', str(tmp_path / 'a' / 'b')])
     out = capsys.readouterr().out
     assert 'Accuracy (%) under attack' in out and '100%' in out
-    tool('robustness')([*argv, '--out', str(tmp_path / 'again')])
+    robustness.main([*argv, '--out', str(tmp_path / 'again')])
     found = rows(tmp_path / 'a' / 'b' / 'robustness.csv')
     assert found == rows(tmp_path / 'again' / 'robustness.csv')
     expected = [(m, a, e) for m in ('tiny', 'naive') for a in ('fgsm', 'pgd') for e in ('0', '8', '32')]
@@ -105,7 +98,7 @@ def test_max_images_are_a_sample(barely_trained):
 
 
 def test_robustness_says_what_is_wrong(barely_trained, tmp_path, capsys):
-    main = tool('robustness')
+    main = robustness.main
     config, checkpoint = barely_trained
     with pytest.raises(SystemExit):
         main([config])
@@ -128,7 +121,7 @@ def test_robustness_says_what_is_wrong(barely_trained, tmp_path, capsys):
 def test_responses_of_three_networks(barely_trained, tmp_path, capsys):
     naive = tiny_config(tmp_path / 'naive.py', residual=False, modules=(2, 1, 1))
     plain = tiny_config(tmp_path / 'plain.py', modules=(0, 0, 0), units_after=(4, 4, 4))
-    tool('responses')(['--net', 'residual', *barely_trained, '--net', 'naive', naive, 'none', '--net', 'plain', plain,
+    responses.main(['--net', 'residual', *barely_trained, '--net', 'naive', naive, 'none', '--net', 'plain', plain,
                        'none', '--max-images', '30', '--out', str(tmp_path / 'out')])  # fmt: skip
     out = capsys.readouterr().out
     assert 'Mean absolute response' in out and '100%' in out and 'init_weights' not in out
@@ -154,7 +147,7 @@ def test_responses_of_three_networks(barely_trained, tmp_path, capsys):
 
 
 def test_responses_says_what_is_wrong(barely_trained, capsys):
-    main = tool('responses')
+    main = responses.main
     with pytest.raises(SystemExit):
         main(['--net', 'a', *barely_trained, '--net', 'a', *barely_trained])
     assert 'labels of --net must differ' in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """The converter against the official graph, written down a second time on the blobs themselves."""
 
-import importlib.util
 import math
 from pathlib import Path
 
@@ -11,11 +10,7 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 
 import mmresattn  # noqa: F401  (registers the backbone)
-
-TOOL = Path(__file__).parents[2] / 'tools' / 'model_converters' / 'caffe_to_mmresattn.py'
-spec = importlib.util.spec_from_file_location('caffe_to_mmresattn', TOOL)
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
+from tools.model_converters import caffe_to_mmresattn as tool
 
 LAYERS = {'attention56': 218, 'attention92': 356, 'attentionnext56': 218, 'attentionnext92': 353}  # with parameters
 

@@ -1,5 +1,4 @@
 import re
-import runpy
 
 import numpy as np
 import pytest
@@ -18,13 +17,11 @@ from mmresattn.apis import load_classifier
 from mmresattn.datasets import ImageArrays
 from mmresattn.models.layers import record_attention
 from tests.conftest import ROOT
+from tools import compare_attention
+from tools.analysis_tools import linear_probe, query_swap
 
 DIGITS = f'{ROOT}/configs/resattn/attention56_digits.py'
 VGG = dict(base='vgg-att', stages=('conv8', 'max2 conv8', 'max2 conv8'), tail='max2 conv8', global_channels=8)
-
-
-def tool(name):
-    return runpy.run_path(str(ROOT / 'tools' / f'{name}.py'))
 
 
 def save(folder, model):
@@ -66,7 +63,7 @@ def test_comparison_of_two_networks(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('COLUMNS', '160')
     configs = [DIGITS, f'{ROOT}/configs/abn/abn-resnet20_cifar100.py']
     argv = [*configs, '--shape', '32', '--batch-size', '2', '--rounds', '1', '--iterations', '1']
-    tool('compare_attention')['main']([*argv, '--out', str(tmp_path / 'a' / 'table.md')])
+    compare_attention.main([*argv, '--out', str(tmp_path / 'a' / 'table.md')])
     title, _, header, rule, *lines = (tmp_path / 'a' / 'table.md').read_text().splitlines()
     assert title.startswith('32x32, 2 images a batch, medians of 1 x 1, ')
     first, second = ([cell.strip() for cell in line.strip('|').split('|')] for line in lines)
@@ -81,14 +78,14 @@ def test_comparison_of_two_networks(tmp_path, capsys, monkeypatch):
 
 def test_comparison_counts_maps_of_one_shape(tmp_path):
     config, _ = pay_attention(tmp_path, 'dp')
-    main = tool('compare_attention')['main']
+    main = compare_attention.main
     main([config, '--shape', '16', '--batch-size', '2', '--rounds', '1', '--iterations', '1', '--out',
           str(tmp_path / 'table.md')])  # fmt: skip
     assert (tmp_path / 'table.md').read_text().splitlines()[-1].endswith('| spatial 1x16x16, 1x4x4 |')
 
 
 def test_every_config_that_is_compared_is_there():
-    nets = tool('compare_attention')['NETS']
+    nets = compare_attention.NETS
     paths = [ROOT / 'configs' / f'{name}.py' for _, names in nets.values() for name in names]
     assert all(path.is_file() for path in paths) and len(set(paths)) == len(paths) > 15
 
@@ -119,7 +116,7 @@ def read(out):
 def test_linear_probe(tmp_path, other_data, capsys, monkeypatch):
     monkeypatch.setenv('COLUMNS', '120')
     files = residual_attention(tmp_path)
-    main = tool('analysis_tools/linear_probe')['main']
+    main = linear_probe.main
     argv = [*files, '--data', other_data[0], '--resize', '24']
     main([*argv, '--c', '0.1'])
     found = read(capsys.readouterr().out)
@@ -148,9 +145,8 @@ def test_linear_probe(tmp_path, other_data, capsys, monkeypatch):
 
 def test_query_swap_is_the_softmax_over_the_partners_vector(tmp_path, capsys):
     files = pay_attention(tmp_path, 'dp')
-    swap = tool('analysis_tools/query_swap')
     out = tmp_path / 'swap.png'
-    swap['main']([*files, str(out), '--pairs', '0', '1', '2', '3'])
+    query_swap.main([*files, str(out), '--pairs', '0', '1', '2', '3'])
     printed = capsys.readouterr().out
     assert '2 pairs written' in printed and 'no influence' not in printed
     assert np.asarray(Image.open(out)).std() > 10
@@ -159,7 +155,7 @@ def test_query_swap_is_the_softmax_over_the_partners_vector(tmp_path, capsys):
     images = next(iter(loader))['inputs'][:4]
     inputs = model.data_preprocessor({'inputs': images})['inputs']
     with torch.no_grad(), record_attention(model) as maps:
-        with swap['swapped_global_vectors'](swap['find_neck'](model), [1, 0, 3, 2]):
+        with query_swap.swapped_global_vectors(query_swap.find_neck(model), [1, 0, 3, 2]):
             model(inputs)
         *local, g = model.backbone(inputs)
     for level, features in enumerate(local, 1):
@@ -174,14 +170,14 @@ def test_query_swap_is_the_softmax_over_the_partners_vector(tmp_path, capsys):
 
 def test_query_swap_says_that_pc_does_not_depend_on_g(tmp_path, capsys):
     files = pay_attention(tmp_path, 'pc')
-    main = tool('analysis_tools/query_swap')['main']
+    main = query_swap.main
     main([*files, str(tmp_path / 'swap.png'), '--pairs', '0', '1'])
     printed = capsys.readouterr().out
     assert printed.count('0.00% of the attention moves, 0.00% at most') == printed.count('no influence') == 2
 
 
 def test_query_swap_says_what_is_wrong(tmp_path, capsys):
-    main = tool('analysis_tools/query_swap')['main']
+    main = query_swap.main
     with pytest.raises(ValueError, match='one neck of type PayAttention .*this one has 0'):
         main([*residual_attention(tmp_path), 'swap.png'])
     with pytest.raises(SystemExit):

@@ -1,6 +1,5 @@
 """What the command lines and ``load_classifier`` say of checkpoints that they cannot use."""
 
-import importlib.util
 import pickle
 from itertools import product
 
@@ -12,6 +11,8 @@ from safetensors.torch import save_file
 
 from mmresattn.apis import load_classifier
 from tests.conftest import ROOT
+from tools import test as test_tool
+from tools import train as train_tool
 
 CONFIG = """
 _base_ = '{root}/configs/resattn/attention56_digits.py'
@@ -82,14 +83,11 @@ def test_what_fits_is_loaded(files, name, options):
 
 def run(tool, config, checkpoint, work_dir):
     """A command line, in this process."""
-    script, *args = {
-        'test': ['test.py', config, checkpoint],
-        'load_from': ['train.py', config, '--cfg-options', f'load_from={checkpoint}'],
-        'resume': ['train.py', config, '--resume', checkpoint],
+    module, *args = {
+        'test': [test_tool, config, checkpoint],
+        'load_from': [train_tool, config, '--cfg-options', f'load_from={checkpoint}'],
+        'resume': [train_tool, config, '--resume', checkpoint],
     }[tool]
-    spec = importlib.util.spec_from_file_location('tool', ROOT / 'tools' / script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     module.main([*map(str, args), '--work-dir', str(work_dir)])
 
 

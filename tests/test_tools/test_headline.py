@@ -1,6 +1,5 @@
 """One network trained in slices, tested once."""
 
-import importlib.util
 import json
 
 import pytest
@@ -8,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT
+from tools import headline
 
 CONFIG = """
 _base_ = '{root}/configs/resattn/attention56_digits.py'
@@ -33,14 +33,6 @@ test_dataloader = dict(dataset=dict(indices=50))
 """
 
 
-@pytest.fixture(scope='module')
-def headline():
-    spec = importlib.util.spec_from_file_location('headline', ROOT / 'tools/headline.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def config(tmp_path):
     path = tmp_path / 'tiny.py'
@@ -52,7 +44,7 @@ def weights(work_dir):
     return torch.load(work_dir / 'iter_2.pth', weights_only=False)['state_dict']
 
 
-def test_slices_give_the_uninterrupted_training_and_one_record(headline, config, tmp_path, capsys, monkeypatch):
+def test_slices_give_the_uninterrupted_training_and_one_record(config, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', str(ROOT))  # for the tools that it runs
     sliced = [str(config), '--eager', '--minutes', '1e-9', '--work-dir', str(tmp_path / 'sliced')]
     headline.main(sliced)
@@ -77,7 +69,7 @@ def test_slices_give_the_uninterrupted_training_and_one_record(headline, config,
     assert whole.keys() == sliced.keys() and all(torch.equal(whole[name], sliced[name]) for name in whole)
 
 
-def test_held_out_images_are_of_the_training_images(headline, config, tmp_path):
+def test_held_out_images_are_of_the_training_images(config, tmp_path):
     headline.main([str(config), '--eager', '--holdout', '--work-dir', str(tmp_path)])
     record = json.loads((tmp_path / 'seed0-holdout/record.json').read_text())
     assert record['training_images'] == 36 and 0 <= record['held_out_accuracy'] <= 100

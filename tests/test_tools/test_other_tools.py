@@ -1,5 +1,6 @@
 import hashlib
 import re
+from pathlib import Path
 
 import mmengine
 import numpy as np
@@ -7,12 +8,16 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
-from tests.test_tools.test_train import finish, start
+from tools import test as test_tool
+from tools import train as train_tool
+from tools.analysis_tools import get_flops
+from tools.model_converters import publish_weights
+from tools.visualization import draw_attention
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """A tiny network after one epoch, and the options that its config needs."""
+    """A tiny network after one epoch: config and checkpoint."""
     work_dir = tmp_path_factory.mktemp('work')
     config = work_dir / 'tiny.py'
     config.write_text(
@@ -20,79 +25,78 @@ def trained(tmp_path_factory):
         "model = dict(backbone=dict(arch=dict(_delete_=True, base='attention56-cifar', channels=(8, 8, 8))),\n"
         '             head=dict(in_channels=8))\n'
     )
-    finish(start(config, '--work-dir', work_dir, '--no-validate', '--cfg-options', 'train_cfg.max_epochs=1'))
-    return config, work_dir / 'epoch_1.pth'
+    train_tool.main(
+        [str(config), '--work-dir', str(work_dir), '--no-validate', '--cfg-options', 'train_cfg.max_epochs=1']
+    )
+    return str(config), str(work_dir / 'epoch_1.pth')
 
 
-def test_test_gives_metrics_and_predictions(python, trained, tmp_path):
-    metrics, predictions = tmp_path / 'metrics.json', tmp_path / 'predictions.pkl'
-    done = python('tools/test.py', *trained, '--work-dir', tmp_path, '--out', metrics, '--out-item', 'metrics')
-    assert done.returncode == 0, done.stderr[-2000:]
-    accuracy = mmengine.load(metrics)['accuracy/top1']
-    done = python('tools/test.py', *trained, '--work-dir', tmp_path, '--out', predictions)
-    assert done.returncode == 0, done.stderr[-2000:]
-    predicted = mmengine.load(predictions)
+def accuracy(config, checkpoint, out):
+    out = str(out / 'metrics.json')
+    test_tool.main([config, str(checkpoint), '--work-dir', f'{out}.d', '--out', out, '--out-item', 'metrics'])
+    return mmengine.load(out)['accuracy/top1']
+
+
+def test_test_gives_metrics_and_predictions(trained, tmp_path):
+    stated = accuracy(*trained, tmp_path)
+    test_tool.main([*trained, '--work-dir', str(tmp_path), '--out', str(tmp_path / 'predictions.pkl')])
+    predicted = mmengine.load(tmp_path / 'predictions.pkl')
     assert len(predicted) == 360
     right = np.mean([sample['pred_label'].item() == sample['gt_label'].item() for sample in predicted])
-    assert 100 * right == pytest.approx(accuracy, abs=1e-3) and accuracy > 5
+    assert 100 * right == pytest.approx(stated, abs=1e-3) and stated > 5
 
 
-def test_published_weights_give_the_same_accuracy(python, trained, tmp_path):
+def test_published_weights_give_the_same_accuracy(trained, tmp_path, capsys):
     """In half precision, by a config with averaged weights."""
     config, checkpoint = trained
     weights = tmp_path / 'new' / 'tiny.safetensors'
-    done = python('tools/model_converters/publish_weights.py', config, checkpoint, weights)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert f'{hashlib.sha256(weights.read_bytes()).hexdigest()}  tiny.safetensors\n' in done.stdout
-    assert weights.stat().st_size < 0.4 * checkpoint.stat().st_size
-    accuracies = []
-    for i, file in enumerate((checkpoint, weights)):
-        out = ['--out', tmp_path / f'{i}.json', '--out-item', 'metrics']
-        done = python('tools/test.py', config, file, '--work-dir', tmp_path, *out)
-        assert done.returncode == 0, done.stderr[-2000:]
-        accuracies.append(mmengine.load(tmp_path / f'{i}.json')['accuracy/top1'])
-    assert accuracies[1] == pytest.approx(accuracies[0], abs=1)  # of 360 images at most 3
+    publish_weights.main([config, checkpoint, str(weights)])
+    assert f'{hashlib.sha256(weights.read_bytes()).hexdigest()}  tiny.safetensors\n' in capsys.readouterr().out
+    assert weights.stat().st_size < 0.4 * Path(checkpoint).stat().st_size
+    # Of 360 images at most 3.
+    assert accuracy(config, weights, tmp_path) == pytest.approx(accuracy(config, checkpoint, tmp_path), abs=1)
 
 
-def test_test_draws(python, trained, tmp_path):
+def test_test_draws(trained, tmp_path):
     shown = tmp_path / 'shown'
-    done = python('tools/test.py', *trained, '--work-dir', tmp_path, '--show-dir', shown, '--interval', 100)
-    assert done.returncode == 0, done.stderr[-2000:]
+    test_tool.main([*trained, '--work-dir', str(tmp_path), '--show-dir', str(shown), '--interval', '100'])
     pictures = [np.asarray(Image.open(path)) for path in shown.rglob('*.png')]
     assert len(pictures) >= 3 and all(picture.std() > 10 for picture in pictures)
 
 
-def test_test_averages_over_mirrored_images(python, trained, tmp_path):
-    done = python('tools/test.py', *trained, '--work-dir', tmp_path, '--tta')
-    assert done.returncode == 0 and 'accuracy/top1' in done.stderr + done.stdout, done.stderr[-2000:]
+def test_test_averages_over_mirrored_images(trained, tmp_path, capsys):
+    test_tool.main([*trained, '--work-dir', str(tmp_path), '--tta'])
+    assert 'accuracy/top1' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ('args', 'message'),
+    ('args', 'error', 'message'),
     [
-        (['none.pth'], 'no checkpoint none.pth'),
-        (['none.pth', '--out-item', 'pred'], '--out-item needs --out'),
-        (['none.pth', '--out', 'predictions.json'], 'must end in .pkl'),
-        (['none.pth', '--tta', '--show'], 'leave out --show'),
+        (['none.pth'], FileNotFoundError, 'no checkpoint none.pth'),
+        (['none.pth', '--out-item', 'pred'], SystemExit, '--out-item needs --out'),
+        (['none.pth', '--out', 'predictions.json'], SystemExit, 'must end in .pkl'),
+        (['none.pth', '--tta', '--show'], SystemExit, 'leave out --show'),
     ],
 )
-def test_test_says_what_is_wrong(python, args, message):
-    done = python('tools/test.py', 'configs/resattn/attention56_digits.py', *args)
-    assert done.returncode != 0 and message in done.stderr
+def test_test_says_what_is_wrong(tmp_path, capsys, args, error, message):
+    with pytest.raises(error) as raised:
+        test_tool.main([f'{ROOT}/configs/resattn/attention56_digits.py', '--work-dir', str(tmp_path), *args])
+    assert message in f'{raised.value}{capsys.readouterr().err}'
 
 
-def test_get_flops_prints_both_counts(python):
-    done = python('tools/analysis_tools/get_flops.py', 'configs/resattn/attention56_imagenet.py')
-    assert done.returncode == 0, done.stderr[-2000:]
-    parameters, papers, mmengines = (int(n.replace(',', '')) for n in re.findall(r'([\d,]{5,})\n', done.stdout))
+def test_get_flops_prints_both_counts(capsys):
+    config = f'{ROOT}/configs/resattn/attention56_imagenet.py'
+    get_flops.main([config])
+    out = capsys.readouterr().out
+    parameters, papers, mmengines = (int(n.replace(',', '')) for n in re.findall(r'([\d,]{5,})\n', out))
     assert (parameters, papers) == (31_810_728, 6_270_836_736)
-    assert 'as in papers' in done.stdout and papers < mmengines < 1.1 * papers
-    done = python('tools/analysis_tools/get_flops.py', 'configs/resattn/attention56_imagenet.py', '--shape', 64, 32)
-    assert 'one image of 64x32' in done.stdout
+    assert 'as in papers' in out and papers < mmengines < 1.1 * papers
+    get_flops.main([config, '--shape', '64', '32'])
+    assert 'one image of 64x32' in capsys.readouterr().out
 
 
-def test_attention_is_drawn(python, trained, tmp_path):
+def test_attention_is_drawn(trained, tmp_path, capsys):
     out = tmp_path / 'attention.png'
-    done = python('tools/visualization/draw_attention.py', *trained, out, '--indices', 0, 5)
-    assert done.returncode == 0 and '2 images, 3 maps each' in done.stdout, done.stderr[-2000:]
+    draw_attention.main([*trained, str(out), '--indices', '0', '5'])
+    assert '2 images, 3 maps each' in capsys.readouterr().out
     assert np.asarray(Image.open(out)).std() > 10

@@ -1,5 +1,3 @@
-import importlib.util
-
 import cv2
 import numpy as np
 import pytest
@@ -8,15 +6,10 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from tests.conftest import ROOT
+from tools.analysis_tools import faithfulness
+from tools.visualization import vis_attention
 
 TINY = dict(base='attention56-cifar', channels=(8, 8, 8), modules=(1, 1, 0), poolings=(1, 1, 1), t=1, bottom_units=1)
-
-
-def tool(folder, name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / folder / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 @pytest.fixture(scope='module')
@@ -38,7 +31,7 @@ def files(tmp_path_factory):
 
 
 def test_maps_and_masks(files, tmp_path, capsys):
-    main = tool('visualization', 'vis_attention')
+    main = vis_attention.main
     out = str(tmp_path / 'maps.svg')
     main([*files, '--out', out, '--reduction', 'strongest', '--channels', '2'])
     assert f'; {out} written' in (said := capsys.readouterr().out) and "'pred_class': 'digit " in said
@@ -52,14 +45,14 @@ def test_maps_and_masks(files, tmp_path, capsys):
 def test_cam_beside(files, tmp_path, capsys):
     pytest.importorskip('pytorch_grad_cam')
     names = [f'digit{i}' for i in range(10)]
-    main = tool('visualization', 'vis_attention')
+    main = vis_attention.main
     main([*files, '--out', str(tmp_path / 'cam.svg'), '--cam', 'gradcam', '--classes', *names])
     text = (tmp_path / 'cam.svg').read_text()
     assert '>gradcam<' in text and '>stage2.attention1<' in text and '>digit' in text
 
 
 def test_layers_and_wrong_arguments(files, tmp_path, capsys):
-    main = tool('visualization', 'vis_attention')
+    main = vis_attention.main
     main([*files, '--list-layers'])
     out = capsys.readouterr().out
     assert 'backbone.stage1.attention1.map' in out and out.count('mixed') == 2
@@ -75,7 +68,7 @@ def test_layers_and_wrong_arguments(files, tmp_path, capsys):
 
 def test_table_of_faithfulness(files, tmp_path, capsys):
     pytest.importorskip('pytorch_grad_cam')
-    main = tool('analysis_tools', 'faithfulness')
+    main = faithfulness.main
     argv = [*files[1:], '--max-images', '4', '--batch-size', '2', '--steps', '4', '--percentiles', '50']
     main([*argv, '--out', str(tmp_path / 'a' / 'table.md')])
     table = (tmp_path / 'a' / 'table.md').read_text()

@@ -1,4 +1,3 @@
-import runpy
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ from mmresattn.models import attention_branch_network
 from mmresattn.models.layers import edit_attention
 from mmresattn.visualization import CAM_METHODS, cam_layers, class_activation_maps, default_layer
 from tests.conftest import ROOT
+from tools.visualization import vis_cam
 
 PREPROCESSOR = dict(type='ClsDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3, to_rgb=True)
 TINY = dict(base='attention56-cifar', channels=(8, 8, 8), modules=(1, 1, 1), poolings=(1, 1, 1), t=1, bottom_units=1)
@@ -216,17 +216,18 @@ def test_tool_draws(tmp_path, capsys, monkeypatch, grad_cam):
     model = classifier(backbone=dict(type='ResidualAttentionNet', arch=TINY), neck=GAP, head=head)
     model.data_preprocessor = nn.Identity()  # its numbers are those of the config
     torch.save(model.state_dict(), tmp_path / 'tiny.pth')
-    main = runpy.run_path(f'{ROOT}/tools/visualization/vis_cam.py')['main']
     files = [str(config), str(tmp_path / 'tiny.pth')]
-    main([*files, str(tmp_path / 'cam.png'), '--indices', '0', '5', '--method', 'gradcam', 'layercam', '--target', '3'])
+    vis_cam.main(
+        [*files, str(tmp_path / 'cam.png'), '--indices', '0', '5', '--method', 'gradcam', 'layercam', '--target', '3']
+    )
     assert 'gradcam.backbone.norm3, layercam.backbone.norm3, class: 3' in capsys.readouterr().out
     assert np.asarray(Image.open(tmp_path / 'cam.png')).std() > 10
     monkeypatch.setenv('COLUMNS', '100')
-    main([*files, '--list-layers'])
+    vis_cam.main([*files, '--list-layers'])
     out = capsys.readouterr().out
     assert 'backbone.stage1.unit1' in out and out.count('default') == 1
     with pytest.raises(ValueError, match=r"--target is predicted, true, or one of the classes .*not 'cat'"):
-        main([*files, str(tmp_path / 'none.png'), '--target', 'cat'])
+        vis_cam.main([*files, str(tmp_path / 'none.png'), '--target', 'cat'])
     with pytest.raises(SystemExit):
-        main(files)
+        vis_cam.main(files)
     assert 'name the picture to write' in capsys.readouterr().err
