@@ -25,6 +25,7 @@ from ..layers.checks import (
     stage_indices,
 )
 from .attention_places import AttentionPlaces, resolve_attention
+from .frozen_stages import FrozenStages
 
 
 def _blocks(name: str, depth: int, step: int, rest: int) -> int:
@@ -170,28 +171,35 @@ class CIFARResNeXt(_Mended, ResNeXt, ResNet_CIFAR):
         )
 
 
-class _PreActNet(BaseModule):
+class _PreActNet(FrozenStages, BaseModule):
     """A convolution, then ``stage1`` to ``stage3``; the last one is followed by ``norm``, a normalisation and a ReLU.
 
-    Subclasses fill in the stages that :meth:`_built` names.
+    Subclasses fill in the ``stages``.
 
     Attributes:
         min_size (int): Smallest height and width of an input.
+        stages (list[str]): Names of the stages that are built: none past the last one that is returned.
     """
 
     min_size = 1
 
     def __init__(
-        self, in_channels: int, stem_channels: int, out_indices: int | Sequence[int], init_cfg: dict | list | None
+        self,
+        in_channels: int,
+        stem_channels: int,
+        out_indices: int | Sequence[int],
+        frozen_stages: int,
+        norm_eval: bool,
+        init_cfg: dict | list | None,
     ) -> None:
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
         check_integers(in_channels=in_channels)
+        check_frozen_stages(frozen_stages, 3)
         self.out_indices = stage_indices(out_indices, 3)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
         self.stem = nn.Conv2d(in_channels, stem_channels, 3, padding=1, bias=False)
-
-    def _built(self) -> range:
-        """Stages that are built: none past the last one that is returned."""
-        return range(self.out_indices[-1] + 1)
+        self.stages = [f'stage{i + 1}' for i in range(self.out_indices[-1] + 1)]
 
     @name_single_values
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -210,11 +218,15 @@ class _PreActNet(BaseModule):
         check_images(x, self.stem.in_channels, self.min_size)
         x = self.stem(x)
         outs = []
-        for i in self._built():
-            x = getattr(self, f'stage{i + 1}')(x)
+        for i, name in enumerate(self.stages):
+            x = getattr(self, name)(x)
             if i in self.out_indices:
                 outs.append(self.norm(x) if i == 2 else x)
         return tuple(outs)
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        closing = [self.norm] if self.frozen_stages == 3 and hasattr(self, 'norm') else []
+        return super()._frozen_modules() + closing
 
 
 INIT = (
@@ -261,6 +273,9 @@ class CIFARWideResNet(_PreActNet):
         out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0; negative ones count from the end.
             Nothing is built past the last of them. Defaults to -1.
         in_channels (int): Channels of the image. Defaults to 3.
+        frozen_stages (int): Stages that are not trained: 0 freezes the stem, 1 also the first stage, and so on; -1
+            freezes nothing. Defaults to -1.
+        norm_eval (bool): Whether BatchNorm layers stay in evaluation mode in training. Defaults to False.
         norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
         init_cfg (dict | list[dict], optional): Initialisation. Defaults to Kaiming's by fan-out and ones for the
             normalisations.
@@ -278,27 +293,30 @@ class CIFARWideResNet(_PreActNet):
         strides: Sequence[int] = (1, 2, 2),
         out_indices: int | Sequence[int] = -1,
         in_channels: int = 3,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
         norm_cfg: dict = dict(type='BN'),
         init_cfg: dict | list | None = INIT,
     ) -> None:
-        super().__init__(in_channels, 16, out_indices, init_cfg)
+        super().__init__(in_channels, 16, out_indices, frozen_stages, norm_eval, init_cfg)
         n = _blocks('CIFARWideResNet', depth, 6, 4)
         check_integers(widen_factor=widen_factor)
         check_share('drop_rate', drop_rate)
         check_each_stage(3, strides=strides)
         self.strides = tuple(strides)
         channels = 16
-        for i in self._built():
+        for i, name in enumerate(self.stages):
             width = 16 * widen_factor * 2**i
             units = [WideUnit(channels, width, strides[i], drop_rate, norm_cfg)]
             units += [WideUnit(width, width, 1, drop_rate, norm_cfg) for _ in range(n - 1)]
             for layer, blocks, fields in resolve_attention(attention, (n, n, n)):
                 for index in blocks[i]:
                     units[index].put(layer, **fields)
-            self.add_module(f'stage{i + 1}', nn.Sequential(*units))
+            self.add_module(name, nn.Sequential(*units))
             channels = width
             if i == 2:
                 self.norm = norm_relu(norm_cfg, width)
+        self._freeze_stages()
 
 
 @MODELS.register_module()
@@ -314,6 +332,9 @@ class CIFARDenseNet(_PreActNet):
         out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0; negative ones count from the end.
             Nothing is built past the last of them. Defaults to -1.
         in_channels (int): Channels of the image. Defaults to 3.
+        frozen_stages (int): Stages that are not trained: 0 freezes the stem, 1 also the first stage, and so on; -1
+            freezes nothing. Defaults to -1.
+        norm_eval (bool): Whether BatchNorm layers stay in evaluation mode in training. Defaults to False.
         norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
         init_cfg (dict | list[dict], optional): Initialisation. Defaults to Kaiming's by fan-out and ones for the
             normalisations.
@@ -329,16 +350,18 @@ class CIFARDenseNet(_PreActNet):
         drop_rate: float = 0.0,
         out_indices: int | Sequence[int] = -1,
         in_channels: int = 3,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
         norm_cfg: dict = dict(type='BN'),
         init_cfg: dict | list | None = INIT,
     ) -> None:
         check_integers(growth_rate=growth_rate)
         check_share('drop_rate', drop_rate)
-        super().__init__(in_channels, 2 * growth_rate, out_indices, init_cfg)
+        super().__init__(in_channels, 2 * growth_rate, out_indices, frozen_stages, norm_eval, init_cfg)
         n = _blocks('CIFARDenseNet', depth, 6, 4)
-        self.min_size = 2 ** min(len(self._built()), 2)  # each transition halves and rounds down
+        self.min_size = 2 ** min(len(self.stages), 2)  # each transition halves and rounds down
         channels = 2 * growth_rate
-        for i in self._built():
+        for i, name in enumerate(self.stages):
             block = DenseBlock(n, channels, bn_size=4, growth_rate=growth_rate, norm_cfg=norm_cfg, drop_rate=drop_rate)
             channels += n * growth_rate
             if i == 2:
@@ -346,5 +369,6 @@ class CIFARDenseNet(_PreActNet):
                 self.norm = norm_relu(norm_cfg, channels)
             else:
                 transition = DenseTransition(channels, channels // 2, norm_cfg)
-                self.add_module(f'stage{i + 1}', nn.Sequential(block, transition))
+                self.add_module(name, nn.Sequential(block, transition))
                 channels //= 2
+        self._freeze_stages()

@@ -34,16 +34,24 @@ def without_last_stage(backbone: dict) -> dict:
 
     Returns:
         dict: Config of a backbone that gives a tuple of one tensor, the input of that stage.
+
+    Raises:
+        ValueError: If there is a single stage, or ``frozen_stages`` goes past the cut.
     """
     return _without_last_stage(backbone, _on_meta(backbone))
 
 
 def _without_last_stage(backbone: dict, whole: nn.Module) -> dict:
-    if whole.num_stages == 1 if isinstance(whole, ResNet) else len(getattr(whole, 'stages', ())) == 1:
+    n = (whole.num_stages if isinstance(whole, ResNet) else len(getattr(whole, 'stages', ()))) - 1
+    if n == 0:
         raise ValueError(f'This {type(whole).__name__} has a single stage, so it cannot be cut before its last one.')
+    if 0 < n < backbone.get('frozen_stages', -1):
+        raise ValueError(
+            f'frozen_stages={backbone["frozen_stages"]} of the {type(whole).__name__} goes past the feature extractor, '
+            f'which has {n} stages: the last one is trained. Use at most frozen_stages={n}.'
+        )
     if not isinstance(whole, ResNet):
         return {**backbone, 'out_indices': [-2]}
-    n = whole.num_stages - 1
     strides, dilations = tuple(whole.strides[:n]), tuple(whole.dilations[:n])
     return {**backbone, 'num_stages': n, 'strides': strides, 'dilations': dilations, 'out_indices': (n - 1,)}
 
@@ -65,7 +73,8 @@ class LastStage(BaseModule):
         out_channels (int): Channels of its output.
 
     Raises:
-        ValueError: If the backbone does not keep its stages under names of their own.
+        ValueError: If the backbone does not keep its stages under names of their own, has a single one, or freezes
+            the last.
     """
 
     def __init__(self, backbone: dict, copy: bool = False) -> None:

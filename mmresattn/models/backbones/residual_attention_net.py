@@ -17,6 +17,7 @@ from ..layers.checks import (
     name_single_values,
     stage_indices,
 )
+from .frozen_stages import FrozenStages
 
 # One row a network. Every stage is a unit that changes the shape, its attention modules, and `units_after`.
 IMAGENET = dict(
@@ -127,7 +128,7 @@ def _trains_batchnorm(module: nn.Module | None) -> bool:
 
 
 @MODELS.register_module()
-class ResidualAttentionNet(BaseBackbone):
+class ResidualAttentionNet(FrozenStages, BaseBackbone):
     """Residual Attention Network, the graph of the official prototxt files.
 
     A stem; then for each stage a unit that changes the shape, its attention modules and its last units. Pre-activation
@@ -339,26 +340,10 @@ class ResidualAttentionNet(BaseBackbone):
                         'another norm_cfg such as GN.'
                     )
 
-    def _freeze_stages(self) -> None:
-        if self.frozen_stages < 0:
-            return
-        names = ['stem', *self.stages[: self.frozen_stages]]
-        if self.frozen_stages == len(self.arch['channels']):
-            names.append(f'norm{self.frozen_stages}')  # earlier norms of outputs have no weights to start from
-        for module in (getattr(self, name) for name in names if hasattr(self, name)):
-            module.eval()
-            for parameter in module.parameters():
-                parameter.requires_grad = False
-
-    def train(self, mode: bool = True) -> 'ResidualAttentionNet':
-        """Set the training mode; frozen stages, and BatchNorm with ``norm_eval``, stay in evaluation mode."""
-        super().train(mode)
-        self._freeze_stages()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
+    def _frozen_modules(self) -> list[nn.Module]:
+        n = len(self.arch['channels'])  # norms of earlier outputs have no weights to start from
+        closing = [getattr(self, f'norm{n}')] if self.frozen_stages == n and hasattr(self, f'norm{n}') else []
+        return super()._frozen_modules() + closing
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning-rate decay.

@@ -8,10 +8,10 @@ from mmcv.cnn import build_norm_layer
 from mmengine.registry import MODELS
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import SqueezeExcitation, checkpoint
 from ..layers.checks import check_frozen_stages, check_images, check_integers, name_single_values, stage_indices
+from .frozen_stages import FrozenStages
 
 # The official network, one row a module: widths of the branches 1x1; 1x1, 3x3; 1x1, 3x3, 3x3; and the pooling with the
 # width of its 1x1 projection. A module without the 1x1 branch and the projection has stride 2 and starts a stage.
@@ -108,7 +108,7 @@ class InceptionModule(nn.Module):
 
 
 @MODELS.register_module()
-class SEBNInception(BaseBackbone):
+class SEBNInception(FrozenStages, BaseBackbone):
     """SE-BN-Inception, the graph of the official prototxt file: 10,906,622 parameters, 2.03 G multiply-adds at 224.
 
     Args:
@@ -199,22 +199,6 @@ class SEBNInception(BaseBackbone):
             if i in self.out_indices:
                 outs.append(x)
         return tuple(outs)
-
-    def _freeze_stages(self) -> None:
-        if self.frozen_stages < 0:
-            return
-        for name in ['stem', *self.stages[: self.frozen_stages]]:
-            getattr(self, name).eval().requires_grad_(False)
-
-    def train(self, mode: bool = True) -> 'SEBNInception':
-        """Set the training mode; frozen stages, and BatchNorm with ``norm_eval``, stay in evaluation mode."""
-        super().train(mode)
-        self._freeze_stages()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning-rate decay.

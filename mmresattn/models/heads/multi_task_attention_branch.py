@@ -13,10 +13,9 @@ from mmpretrain.models.heads import MultiLabelClsHead
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..backbones.last_stage import LastStage
+from ..backbones.last_stage import LastStage, without_last_stage
 from ..layers import AttentionMap, checkpoint
 from ..layers.checks import check_integers
-from ..necks.attention_branch import feature_extractor
 
 POOLS = {'max': nn.AdaptiveMaxPool2d, 'avg': nn.AdaptiveAvgPool2d}
 
@@ -223,7 +222,7 @@ def multi_task_attention_branch_network(
     neck = dict(backbone=backbone if init_branch else fresh, num_classes=num_classes, pool=pool)
     return dict(
         type='ImageClassifier',
-        backbone=feature_extractor(backbone),
+        backbone=without_last_stage(backbone),
         neck=dict(type='MultiTaskAttentionBranchNeck', **neck),
         head=dict(type='MultiTaskAttentionBranchHead', backbone=backbone, num_classes=num_classes, **head),
     )

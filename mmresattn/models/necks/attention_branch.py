@@ -106,28 +106,6 @@ class AttentionBranchNeck(BaseModule):
         return attended, scores, attention
 
 
-def feature_extractor(backbone: dict) -> dict:
-    """Config of a backbone without its last stage, with a word where it cannot be frozen as wanted.
-
-    Args:
-        backbone (dict): Config of the whole backbone.
-
-    Returns:
-        dict: See :func:`without_last_stage`.
-
-    Raises:
-        ValueError: If ``frozen_stages`` goes past the cut.
-    """
-    extractor = without_last_stage(backbone)
-    frozen, stages = backbone.get('frozen_stages', -1), extractor.get('num_stages')
-    if stages is not None and frozen > stages:
-        raise ValueError(
-            f'frozen_stages={frozen} of the {backbone["type"]} goes past the feature extractor, which has {stages} '
-            f'stages: the last one is in both branches, and is trained. Use at most frozen_stages={stages}.'
-        )
-    return extractor
-
-
 def attention_branch_network(
     backbone: dict,
     num_classes: int,
@@ -165,7 +143,7 @@ def attention_branch_network(
     fresh = {key: value for key, value in backbone.items() if key != 'init_cfg'}
     return dict(
         type='ImageClassifier',
-        backbone=feature_extractor(backbone),
+        backbone=without_last_stage(backbone),
         neck=dict(
             type='AttentionBranchNeck',
             backbone=backbone if init_branch else fresh,

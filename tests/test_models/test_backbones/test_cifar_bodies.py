@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmpretrain.models.backbones.resnet import BasicBlock, Bottleneck
+from torch import nn
 
 from mmresattn.models import CIFARDenseNet, CIFARResNet, CIFARResNeXt, CIFARWideResNet
 from mmresattn.models.backbones.cifar_bodies import WideUnit
@@ -155,8 +156,24 @@ def test_stages_count_from_the_end_too(body, kwargs):
         (CIFARWideResNet, dict(drop_rate=1.5), 'drop_rate is a number from 0 to 1, not 1.5'),
         (CIFARDenseNet, dict(growth_rate=0), 'growth_rate'),
         (CIFARDenseNet, dict(in_channels=0), 'in_channels'),
+        (CIFARDenseNet, dict(frozen_stages=4), 'frozen_stages is an integer from -1 to 3, not 4'),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(body, kwargs, message):
     with pytest.raises(ValueError, match=message), torch.device('meta'):
         body(**kwargs)
+
+
+@pytest.mark.parametrize('frozen_stages', range(-1, 4))
+@pytest.mark.parametrize('body', [CIFARWideResNet, CIFARDenseNet])
+def test_frozen_stages_and_norm_eval(body, frozen_stages):
+    with torch.device('meta'):
+        backbone, evaluated = body(frozen_stages=frozen_stages), body(norm_eval=True).train()
+    assert backbone.train() is backbone
+    places = dict(stem=0, norm=3) | {f'stage{i}': i for i in (1, 2, 3)}
+    assert places.keys() == dict(backbone.named_children()).keys()
+    for name, place in places.items():
+        module, frozen = getattr(backbone, name), place <= frozen_stages
+        assert module.training is not frozen and all(p.requires_grad is not frozen for p in module.parameters())
+    norms = [module for module in evaluated.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms and not any(norm.training for norm in norms) and evaluated.stem.training
