@@ -1,8 +1,10 @@
+import argparse
 import html.parser
 import importlib
 import os.path as osp
 import re
 import runpy
+import shlex
 import sys
 from urllib.parse import unquote, urlsplit
 
@@ -129,6 +131,43 @@ def test_links_of_the_repository(page):
     text = re.sub(r'(?ms)^```.*?^```|`[^`\n]+`', '', (ROOT / page).read_text())
     for link in re.findall(r'\]\((?!\w+:)([^)#\s]+)', text):
         assert (ROOT / page).parent.joinpath(link).exists(), f'{page} links {link}'
+
+
+def documented_commands():
+    """Page, script and arguments of every command line of a tool that is written down somewhere."""
+    pages = [ROOT / 'README.md', ROOT / 'weights/README.md', *DOCS.glob('*.md')]
+    for page in pages + [file for folder in ('configs', 'tools') for file in (ROOT / folder).rglob('*.[mp][dy]')]:
+        text = re.sub(r'\\{1,2}\n', ' ', page.read_text())  # lines that go on
+        text = re.sub(r'`[^`\n]+\n[^`\n]+`', lambda code: code[0].replace('\n', ' '), text)
+        for line in re.findall(r'\bpython (tools/[\w/]+\.py[^\n`]*)', text):
+            script, *args = shlex.split(line, comments=True)
+            if '...' not in args:
+                args = args[: min((args.index(end) for end in ('|', '&&', '>') if end in args), default=None)]
+                yield page.relative_to(ROOT), script, ['1' if arg == 'TABLE' else arg for arg in args]
+
+
+def test_commands_are_what_the_tools_take(monkeypatch):
+    class Taken(Exception):
+        pass
+
+    parse = argparse.ArgumentParser.parse_known_args
+
+    def taken(parser, args=None, namespace=None):
+        raise Taken(parse(parser, args)[1])
+
+    for name in ('parse_args', 'parse_known_args'):
+        monkeypatch.setattr(argparse.ArgumentParser, name, taken)
+    commands = list(documented_commands())
+    assert len(commands) > 200 and len({script for _, script, _ in commands}) > 20
+    for page, script, args in commands:
+        where = f'{page}: {script} {" ".join(args)}'
+        assert all((ROOT / arg).is_file() for arg in args if re.match(r'(configs|weights)/[\w/-]+\.\w+$', arg)), where
+        try:
+            importlib.import_module(script[:-3].replace('/', '.')).main(args)
+        except Taken as found:
+            assert found.args == ([],), where
+        except SystemExit:
+            pytest.fail(where)
 
 
 @pytest.fixture(scope='module')

@@ -25,7 +25,5 @@ def test_the_last_stage_is_not_to_be_frozen(backbone, stages):
     assert without_last_stage(frozen)['frozen_stages'] == stages
     assert all(p.requires_grad for p in LastStage(frozen).parameters())
     for cut in (without_last_stage, LastStage):
-        with pytest.raises(
-            ValueError, match=f'frozen_stages={stages + 1} of .* at most frozen_stages={stages}'
-        ):
+        with pytest.raises(ValueError, match=f'frozen_stages={stages + 1} of .* at most frozen_stages={stages}'):
             cut(dict(backbone, frozen_stages=stages + 1))
