@@ -1,16 +1,18 @@
 import hashlib
 import re
+import time
 from pathlib import Path
 
 import mmengine
 import numpy as np
 import pytest
+from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 
 from tests.conftest import ROOT
 from tools import test as test_tool
 from tools import train as train_tool
-from tools.analysis_tools import get_flops
+from tools.analysis_tools import data_time, get_flops, resume_time
 from tools.model_converters import publish_weights
 from tools.visualization import draw_attention
 
@@ -100,3 +102,44 @@ def test_attention_is_drawn(trained, tmp_path, capsys):
     draw_attention.main([*trained, str(out), '--indices', '0', '5'])
     assert '2 images, 3 maps each' in capsys.readouterr().out
     assert np.asarray(Image.open(out)).std() > 10
+
+
+@TRANSFORMS.register_module(force=True)
+class SlowOfTest:
+    def __call__(self, results):
+        time.sleep(0.01)
+        return results
+
+
+def test_the_wait_for_data_is_seen(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '120')
+    base = f"_base_ = '{ROOT}/configs/_base_/datasets/digits_bs32.py'\n"
+    for name, slow in (('quick', ''), ('slow', "dict(type='SlowOfTest'), ")):
+        (tmp_path / f'{name}.py').write_text(
+            f"{base}pipeline = [{slow}dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]\n"
+            'train_dataloader = dict(\n'
+            '    batch_size=8, num_workers=0, persistent_workers=False, dataset=dict(pipeline=pipeline))\n'
+        )
+    data = [str(tmp_path / f'{name}.py') for name in ('quick', 'slow')]
+    work_dir = ['--work-dir', str(tmp_path)]
+    data_time.main([trained[0], '--data', *data, '--iterations', '2', '--rounds', '1', *work_dir])
+    quick, slow = re.findall(
+        r'(?:quick|slow) +│ +([\d.]+) ms │ +(\d+) ms │ +([\d.]+)% │ +([\d,]+)', capsys.readouterr().out
+    )
+    assert float(quick[0]) < 80 <= float(slow[0]) <= float(slow[1]) + 1
+    assert float(quick[2]) < float(slow[2]) < 100
+    assert float(slow[3]) <= 100 < float(quick[3].replace(',', ''))  # 10 ms an image
+
+
+def test_a_late_iteration_is_resumed(trained, tmp_path, capsys):
+    config = tmp_path / 'iterations.py'
+    config.write_text(
+        f"_base_ = '{trained[0]}'\n"
+        "train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=10)\n"
+        'train_dataloader = dict(sampler=dict(infinite=True))\n'
+        'log_processor = dict(by_epoch=False)\n'
+    )
+    resume_time.main([str(config), '--iteration', '3000', '--work-dir', str(tmp_path)])
+    out = capsys.readouterr().out
+    begin, end = re.search(r'Resumed at iteration 3,000: ([\d.]+) s .*, ([\d.]+) s to its end', out).groups()
+    assert 'resumed epoch: 0, iter: 3000' in out and 0 < float(begin) <= float(end)
