@@ -22,9 +22,12 @@ def cifar10(tmp_path, monkeypatch):
     monkeypatch.setenv('MMRESATTN_DATA', str(tmp_path / 'data'))
 
 
-@pytest.mark.parametrize('name', correct_and_train.EXAMPLES)
-def test_one_network_goes_on_with_and_without_maps(name, cifar10, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ('name', 'narrow'), [('digits', dict(base_channels=4)), ('cifar10', dict(depth=10, widen_factor=1))]
+)
+def test_one_network_goes_on_with_and_without_maps(name, narrow, cifar10, tmp_path, monkeypatch, capsys):
     example = correct_and_train.EXAMPLES[name]
+    example = replace(example, backbone={**example.backbone, **narrow}, batch_size=16, epochs=1, epochs_on=1)
 
     def prepare(folder):
         example.prepare(folder)
@@ -32,9 +35,7 @@ def test_one_network_goes_on_with_and_without_maps(name, cifar10, tmp_path, monk
         for file in set(files) - set(files[:: len(files) // 150]):
             file.unlink()
 
-    monkeypatch.setitem(
-        correct_and_train.EXAMPLES, name, replace(example, prepare=prepare, batch_size=16, epochs=1, epochs_on=1)
-    )
+    monkeypatch.setitem(correct_and_train.EXAMPLES, name, replace(example, prepare=prepare))
     args = [name, '--seeds', '3', '--work-dir', str(tmp_path / 'work')]
     correct_and_train.main(args)
     table = capsys.readouterr().out.splitlines()[-6:]
