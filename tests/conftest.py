@@ -5,11 +5,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import config
 from mmengine.utils import ManagerMixin
 
 ROOT = Path(__file__).parent.parent
 if 'PYTEST_XDIST_WORKER' in os.environ:
     torch.set_num_threads(1)  # there is a worker for every core
+
+FORMATTED, format_code = {}, config.FormatCode
+
+
+def format_once(text, **style):
+    """MMEngine formats the same config for its log, files and every checkpoint: most of the time of a tiny training."""
+    if text not in FORMATTED:
+        FORMATTED[text] = format_code(text, **style)
+    return FORMATTED[text]
+
+
+config.FormatCode = format_once
 
 
 @pytest.fixture(autouse=True)
