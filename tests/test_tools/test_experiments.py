@@ -132,7 +132,7 @@ def data(tmp_path):
 def start(data, work_dir):
     """Two rows of table 1."""
     return subprocess.Popen(
-        [sys.executable, 'tools/experiments.py', '1', '--rows', 'attention56_c*', '--iterations', '10', '--seeds', '0']
+        [sys.executable, 'tools/experiments.py', '1', '--rows', 'attention56_c*', '--iterations', '5', '--seeds', '0']
         + ['--data', data, '--work-dir', work_dir],
         cwd=ROOT,
         env=environment(COLUMNS='300'),
