@@ -1,0 +1,5 @@
+"""Importing this module switches the cures on: for ``custom_imports`` of configs."""
+
+from . import enable
+
+enable()
