@@ -8,9 +8,14 @@ import torch
 from mmengine.config import config
 from mmengine.utils import ManagerMixin
 
+from mmresattn.compat import enable, enable_operators
+
 ROOT = Path(__file__).parent.parent
 if 'PYTEST_XDIST_WORKER' in os.environ:
     torch.set_num_threads(1)  # there is a worker for every core
+
+enable()  # as tools and configs do
+enable_operators()
 
 FORMATTED, format_code = {}, config.FormatCode
 

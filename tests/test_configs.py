@@ -29,7 +29,7 @@ def test_every_config_says_what_it_is_and_builds(path):
     docstring = re.match(r'"""(.+?)"""', text, re.S)[1]
     assert re.search(rf'(tools/train.py|tools/dist_train.sh) {path}\b', docstring)
     cfg = Config.fromfile(ROOT / path)
-    assert cfg.custom_imports == dict(imports=['mmresattn'], allow_failed_imports=False)
+    assert cfg.custom_imports.imports == ['mmresattn', 'mmresattn.compat.enabled']
     assert cfg.default_scope == 'mmpretrain'
     assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size * (8 if 'imagenet' in path.stem else 1)
     with DefaultScope.overwrite_default_scope('mmpretrain'), torch.device('meta'):

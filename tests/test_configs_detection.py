@@ -41,7 +41,7 @@ def test_every_config_builds_and_its_parts_agree(path):
     docstring = re.match(r'"""(.+?)"""', (ROOT / path).read_text(), re.S)[1]
     assert re.search(rf'(tools/train.py|tools/dist_train.sh) {path}\b', docstring)
     cfg = Config.fromfile(ROOT / path)
-    assert cfg.custom_imports == dict(imports=['mmresattn'], allow_failed_imports=False)
+    assert cfg.custom_imports.imports[1:] == ['mmresattn.compat.enabled', 'mmresattn.compat.operators_enabled']
     assert cfg.default_scope == 'mmdet'
     detector = build(cfg, 'meta').train()
     net = detector.backbone

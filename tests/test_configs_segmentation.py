@@ -62,7 +62,7 @@ def test_config_builds_and_fits_together(name):
     docstring = re.match(r'"""(.+?)"""', (ROOT / 'configs/segmentation' / name).read_text(), re.S)[1]
     assert re.search(rf'(tools/train.py|tools/dist_train.sh) configs/segmentation/{re.escape(name)}', docstring)
     cfg = config(name)
-    assert cfg.custom_imports == dict(imports=['mmresattn'], allow_failed_imports=False)
+    assert cfg.custom_imports.imports[1:] == ['mmresattn.compat.enabled', 'mmresattn.compat.operators_enabled']
     assert cfg.default_scope == 'mmseg'
     gpus, images = map(int, re.search(r'_(\d)xb(\d)', name).groups())
     assert cfg.train_dataloader.batch_size == images and cfg.auto_scale_lr.base_batch_size == gpus * images

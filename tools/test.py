@@ -68,8 +68,6 @@ def main(argv=None):
     args = parse_args(argv)
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
-    if '://' not in args.checkpoint and not osp.isfile(args.checkpoint):
-        raise FileNotFoundError(f'There is no checkpoint {args.checkpoint}.')
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir:

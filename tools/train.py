@@ -4,9 +4,8 @@ python tools/train.py configs/resattn/attention56_digits.py
 """
 
 import argparse
-import os.path as osp
 
-from mmresattn.apis import add_common_arguments, build_runner, latest_checkpoint, load_config, use_mixed_precision
+from mmresattn.apis import add_common_arguments, build_runner, load_config, use_mixed_precision
 
 
 def parse_args(argv=None):
@@ -39,13 +38,7 @@ def main(argv=None):
                 "--resume does not know DeepSpeed's checkpoints, which are folders. Name one: "
                 '--cfg-options resume=True load_from=FOLDER'
             )
-        found = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
-        if found is None:
-            print(f'--resume: there is no whole checkpoint in {cfg.work_dir}; training starts at its beginning.')
-        elif '://' not in found and not osp.isfile(found):
-            raise FileNotFoundError(f'--resume: there is no checkpoint {found}.')
-        else:
-            cfg.resume, cfg.load_from = True, found
+        cfg.resume, cfg.load_from = True, None if args.resume == 'auto' else args.resume
     if args.auto_scale_lr:
         cfg.auto_scale_lr.enable = True
     build_runner(cfg, ['train_dataloader', 'val_dataloader']).train()

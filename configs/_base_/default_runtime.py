@@ -1,5 +1,5 @@
 # A broken installation fails here, by name.
-custom_imports = dict(imports=['mmresattn'], allow_failed_imports=False)
+custom_imports = dict(imports=['mmresattn', 'mmresattn.compat.enabled'], allow_failed_imports=False)
 default_scope = 'mmpretrain'
 
 default_hooks = dict(

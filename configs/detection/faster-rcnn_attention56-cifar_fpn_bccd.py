@@ -7,8 +7,7 @@ Data: data/bccd/{images,annotations/{train,val,test}.json}, or under $MMRESATTN_
     python tools/train.py configs/detection/faster-rcnn_attention56-cifar_fpn_bccd.py
 """
 
-_base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py']
-custom_imports = dict(imports=['mmresattn'], allow_failed_imports=False)
+_base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py', '../_base_/detection.py']
 randomness = dict(seed=0)
 
 strides = [2, 4, 8]

@@ -8,8 +8,7 @@ Data: data/coco, as for MMDetection.
         --cfg-options model.backbone.init_cfg.checkpoint=work_dirs/attention56_imagenet/CHECKPOINT.pth
 """
 
-_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
-custom_imports = dict(imports=['mmresattn'], allow_failed_imports=False)
+_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', '../_base_/detection.py']
 
 model = dict(
     backbone=dict(

@@ -1,6 +1,6 @@
 from .classifier import load_classifier
 from .launch import add_common_arguments, build_runner, latest_checkpoint, load_config, use_mixed_precision
-from .model_index import register_models_when_asked
+from .model_index import register_models
 
 __all__ = [
     'AttentionEditor',
@@ -11,7 +11,7 @@ __all__ = [
     'load_classifier',
     'load_config',
     'paint',
-    'register_models_when_asked',
+    'register_models',
     'use_mixed_precision',
 ]
 

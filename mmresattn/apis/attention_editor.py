@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from torch import Tensor
 from ..datasets.broken_images import BrokenImage, LoadCheckedImage
 from ..models.layers import attention_maps, edit_attention
 from ..visualization import View, maps_in_view, pairwise_attention
+from ..weights import write_whole
 from .attention_inferencer import IMAGES, AttentionInferencer, Seen
 
 RASTER = 256  # pixels on the longer side of what strokes are drawn on
@@ -453,17 +453,7 @@ class AttentionEditor:
 
     def _write(self, name: str, content: bytes) -> None:
         """Write a file so that at any moment it is the old or the new one, also after a power cut."""
-        path = self._inside(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
-        try:
-            with open(unfinished, 'wb') as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_whole(self._inside(name), content)
 
     def _read_manifest(self) -> dict[tuple[str, str], dict]:
         path = self._inside(MANIFEST)

@@ -18,7 +18,6 @@ from mmengine.dataset import Compose, default_collate, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
-from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.structures import BaseDataElement
 from mmpretrain.apis import ImageClassificationInferencer
 from mmpretrain.apis.model import ModelHub
@@ -26,7 +25,7 @@ from mmpretrain.models import BaseClassifier
 from mmpretrain.utils import track
 from torch import Tensor
 
-from ..compat.checkpoints import check_weights
+from ..compat import enable_for
 from ..compat.cpu_memory import keep_large_blocks
 from ..datasets.broken_images import BrokenImage, LoadCheckedImage
 from ..models.layers import attention_maps, record_attention
@@ -48,6 +47,7 @@ from ..visualization import (
 )
 from ..visualization.attention_figure import short_name
 from ..visualization.overlay import check_image
+from ..weights import load_checkpoint
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
@@ -94,7 +94,7 @@ class AttentionInferencer(ImageClassificationInferencer):
 
     Raises:
         FileNotFoundError: If the config or the checkpoint is missing.
-        RuntimeError: If the checkpoint does not have exactly the weights of the model.
+        CheckpointError: If the checkpoint does not have exactly the weights of the model, or cannot be used.
         ValueError: If the name is unknown, if there are no weights, or if the model has no attention maps.
     """
 
@@ -455,6 +455,7 @@ def _build(model: str | Path | Config, pretrained: bool | str, options: dict) ->
             'pretrained=<checkpoint>, or pretrained=False for random weights.'
         )
     cfg.merge_from_dict({'model': options} if options else {})
+    enable_for(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         if 'data_preprocessor' in cfg:
             cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
@@ -467,9 +468,8 @@ def _build(model: str | Path | Config, pretrained: bool | str, options: dict) ->
 
 def _load(model: BaseModel, checkpoint: str) -> None:
     """Weights, which must fit exactly, and what the checkpoint knows of the data."""
-    loaded = CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu')
-    check_weights(model, loaded, checkpoint)
-    model._dataset_meta = loaded.get('meta', {}).get('dataset_meta') or {}
+    meta = load_checkpoint(model, checkpoint)
+    model._dataset_meta, model._trained_for = meta.get('dataset_meta') or {}, meta.get('mmresattn') or {}
 
 
 def _read(path: str) -> np.ndarray:

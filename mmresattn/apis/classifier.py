@@ -1,18 +1,16 @@
 """A trained classifier and its test images, for measurements that are no metric of a test run."""
 
-import os.path as osp
-
 import numpy as np
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import Runner, set_random_seed
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch.utils.data import DataLoader, Subset
 
-from ..compat.checkpoints import check_weights
+from ..compat import enable_for
 from ..datasets import check_data
+from ..weights import existing, load_checkpoint
 
 
 def load_classifier(
@@ -36,21 +34,23 @@ def load_classifier(
             Defaults to ``'test'``.
 
     Returns:
-        Tuple[BaseModel, DataLoader]: The model, and batches of ``inputs`` and ``data_samples``.
+        Tuple[BaseModel, DataLoader]: The model, with the metadata of its checkpoint as ``_dataset_meta`` (names of the
+        classes) and ``_trained_for`` (``preprocessing``, ``input_size``); and batches of ``inputs`` and
+        ``data_samples``.
 
     Raises:
+        CheckpointError: If the checkpoint is damaged or unsafe, or does not have exactly the weights of the model.
         FileNotFoundError: If the checkpoint or data is missing.
-        pickle.UnpicklingError: If the checkpoint could run code.
-        RuntimeError: If the checkpoint is not whole, or does not have exactly the weights of the model.
         ValueError: If ``max_images`` is not positive, ``split`` is unknown, or labels do not fit.
     """
     if split not in ('train', 'test'):
         raise ValueError(f"split is 'train' or 'test', not {split!r}.")
     if max_images is not None and max_images < 1:
         raise ValueError(f'max_images is at least 1, or None for all images, not {max_images}.')
-    if checkpoint is not None and '://' not in checkpoint and not osp.isfile(checkpoint):
-        raise FileNotFoundError(f'There is no checkpoint {checkpoint}.')
+    if checkpoint is not None:
+        checkpoint = existing(checkpoint)
     cfg = Config.fromfile(config)
+    enable_for(cfg)
     cfg.merge_from_dict(options or {})
     check_data(cfg, [f'{split}_dataloader'])
     test = cfg.test_dataloader.dataset
@@ -68,7 +68,8 @@ def load_classifier(
     if checkpoint is None:
         model.init_weights()
     else:
-        check_weights(model, CheckpointLoader.load_checkpoint(checkpoint, 'cpu'), checkpoint)
+        meta = load_checkpoint(model, checkpoint)
+        model._dataset_meta, model._trained_for = meta.get('dataset_meta') or {}, meta.get('mmresattn') or {}
     return model.to(get_device()).eval(), loader
 
 

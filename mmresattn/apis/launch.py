@@ -1,24 +1,35 @@
 """What the command lines of training and testing share."""
 
 import argparse
+import glob
+import logging
 import os
 import os.path as osp
 from collections.abc import Sequence
 from pathlib import Path
-from zipfile import is_zipfile
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
+from mmengine.dist import get_rank
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
+from ..compat import enable_for
 from ..compat.cpu_launch import prepare_cpu_launch
 from ..compat.cpu_memory import keep_large_blocks
 from ..compat.fsdp_resume import allow_fsdp_resume
 from ..datasets import check_data
-from ..engine import CheckWeightsHook
-from ..models import check_classifier_weights, drop_classifier_weights
+from ..engine import CheckWeightsHook, UnwrapWeightsHook
+from ..weights import (
+    CheckpointError,
+    check_classifier_weights,
+    check_intact,
+    drop_classifier_weights,
+    existing,
+    lock_work_dir,
+)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +60,7 @@ def load_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
+    enable_for(cfg)
     cfg.launcher = args.launcher
     cfg.work_dir = (
         args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
@@ -79,23 +91,33 @@ def use_mixed_precision(cfg: Config) -> None:
             cfg.optim_wrapper.pop(key, None)
 
 
-def latest_checkpoint(work_dir: str) -> str | None:
-    """The newest checkpoint of a run that was written to its end.
+def latest_checkpoint(work_dir: str, out_dir: str | None = None) -> str | None:
+    """The newest intact checkpoint of a run. Damaged ones are named in the log.
 
-    MMEngine goes by a file that names its last one; a process killed in the wrong moment leaves that file empty, or
-    half a checkpoint.
+    MMEngine goes by the file ``last_checkpoint``, which is empty after a power cut, and which in a copy of a work dir
+    still names a file of the original. Here it only gives the name of a file in the folders of this run.
 
     Args:
         work_dir (str): Work dir of the run.
+        out_dir (str, optional): ``out_dir`` of its checkpoint hook: checkpoints are in a folder there that is named
+            after the work dir. Defaults to None.
 
     Returns:
         str | None: Its path; None if there is none.
     """
-    paths = [path for kind in ('epoch', 'iter') for path in Path(work_dir).glob(f'{kind}_*.pth')]
-    named = Path(work_dir, 'last_checkpoint')  # which may lie elsewhere or have another name
-    paths += [Path(named.read_text().strip())] if named.exists() else []
-    whole = [path for path in paths if is_zipfile(path)]  # the directory of the archive is its end
-    return str(max(whole, key=lambda path: path.stat().st_mtime_ns)) if whole else None
+    folders = [Path(work_dir)] + ([Path(out_dir, Path(work_dir).resolve().name)] if out_dir else [])
+    named = Path(work_dir, 'last_checkpoint')
+    name = Path(named.read_text(errors='replace').strip()).name if named.is_file() else ''
+    patterns = ['epoch_*.pth', 'iter_*.pth'] + ([glob.escape(name)] if name and '\0' not in name else [])
+    paths = {path for folder in folders for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            check_intact(path)
+        except CheckpointError as error:
+            print_log(f'Skipped: {error}', logger='current', level=logging.WARNING)
+        else:
+            return str(path)
+    return None
 
 
 def build_runner(cfg: Config, loaders: Sequence[str]) -> Runner:
@@ -110,9 +132,20 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> Runner:
 
     Raises:
         FileNotFoundError: If data or a checkpoint is missing.
-        RuntimeError, ValueError: If the model wants weights of a classifier and they are none of its net, or not given.
+        CheckpointError, ValueError: If weights of a classifier, with which the model starts, do not fit or are missing.
     """
-    if cfg.get('load_from') or cfg.get('resume') and latest_checkpoint(cfg.work_dir):  # every weight comes from there
+    enable_for(cfg)
+    if cfg.get('strategy', {}).get('type') == 'DeepSpeedStrategy':  # its checkpoints are folders
+        pass
+    elif cfg.get('load_from'):
+        cfg.load_from = existing(cfg.load_from)
+    elif cfg.get('resume'):
+        out_dir = cfg.get('default_hooks', {}).get('checkpoint', {}).get('out_dir')
+        cfg.load_from = latest_checkpoint(cfg.work_dir, out_dir)
+        if cfg.load_from is None:
+            print(f'--resume: there is no intact checkpoint in {cfg.work_dir}; training starts at its beginning.')
+            cfg.resume = False
+    if cfg.get('load_from'):  # every weight comes from there
         drop_classifier_weights(cfg.model)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         check_classifier_weights(cfg.model)
@@ -122,8 +155,11 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> Runner:
         keep_large_blocks()
     allow_fsdp_resume(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if 'train_dataloader' in loaders and get_rank() == 0:
+        lock_work_dir(cfg.work_dir)
     # Who begins a training with weights may want other classes; who tests or resumes does not. Of a model that a
     # strategy divides, a process sees parts, which are not those of a checkpoint.
     if 'strategy' not in cfg:
+        runner.register_hook(UnwrapWeightsHook())
         runner.register_hook(CheckWeightsHook('train_dataloader' in loaders and not cfg.get('resume')))
     return runner

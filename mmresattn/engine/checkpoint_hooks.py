@@ -1,15 +1,17 @@
 """Checkpoints that are whole or not there, and weights that fit or are refused."""
 
-import os
 import shutil
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..compat.checkpoints import check_weights
+from ..weights import CheckpointError, load_weights, record, write_whole
+from ..weights.loader import unwrap
+from ..weights.record import KEY
 
 WHOLE_FILES = 'mmresattn.whole_files'
 
@@ -29,16 +31,9 @@ class WholeFilesBackend(LocalBackend):
             OSError: If it cannot be written, such as on a full disk. Nothing is left behind then.
         """
         path = Path(filepath)
-        part = path.with_name(path.name + '.part')
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(part, 'wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())  # some file systems find out only now that they are full
-            os.replace(part, path)
+            write_whole(path, obj)
         except OSError as error:
-            part.unlink(missing_ok=True)
             free = shutil.disk_usage(path.parent).free
             raise OSError(
                 error.errno,
@@ -73,7 +68,8 @@ class WholeCheckpointHook(CheckpointHook):
     MMEngine writes a checkpoint in place, so that a process killed meanwhile, or a full disk, leaves a part of one;
     and it removes the outdated one, or the best one so far, before the new one is there. Here files get their names
     when they are whole (on local disks; other backends do as they do), and outdated ones go after that: there must be
-    room for one checkpoint more than ``max_keep_ckpts``.
+    room for one checkpoint more than ``max_keep_ckpts``. Each says what its weights do not show
+    (:func:`~mmresattn.weights.record`).
 
     Arguments are those of MMEngine's ``CheckpointHook``.
     """
@@ -85,6 +81,10 @@ class WholeCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend=WHOLE_FILES)
         self.file_backend = _RemovesLater(self.file_backend)
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Record strides, pooling and normalisation of the network."""
+        checkpoint['meta'][KEY] = record(runner.model.module if is_model_wrapper(runner.model) else runner.model)
+
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         super()._save_checkpoint_with_step(runner, step, meta)
         self.file_backend.commit()
@@ -95,29 +95,93 @@ class WholeCheckpointHook(CheckpointHook):
 
 
 @HOOKS.register_module()
+class UnwrapWeightsHook(Hook):
+    """Lets ``load_from`` take weights that are not under ``state_dict``, before other hooks look for them there."""
+
+    priority = 'VERY_HIGH'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Put the weights where MMEngine looks for them."""
+        checkpoint.update(unwrap(checkpoint, _source(runner)))
+
+
+@HOOKS.register_module()
 class CheckWeightsHook(Hook):
     """Refuses a checkpoint that does not fit the model, of which MMEngine would load what fits and only warn.
 
     Args:
-        new_head (bool): Whether a head may keep its initial weights where the checkpoint has none for it or others, as
-            in fine-tuning on other classes. Everything else must fit in any case. Defaults to False.
+        fine_tune (bool): Whether weights that depend on the number of classes, and attention layers that the
+            checkpoint does not have, may keep their initial values. Everything else must fit in any case. Defaults to
+            False.
     """
 
     priority = 'LOWEST'  # an EMAHook changes what will be loaded
 
-    def __init__(self, new_head: bool = False) -> None:
-        self.new_head = new_head
+    def __init__(self, fine_tune: bool = False) -> None:
+        self.fine_tune = fine_tune
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare names and shapes.
+        """Compare names, shapes and, to resume, the state of the training.
 
         Raises:
-            RuntimeError: If they differ, or a run shall be resumed from weights alone.
+            CheckpointError: If they differ, or a run shall be resumed from weights alone.
         """
-        source = runner.cfg.get('load_from') or 'The checkpoint'
-        if runner.cfg.get('resume') and (lacking := {'meta', 'message_hub', 'optimizer'} - checkpoint.keys()):
-            raise RuntimeError(
-                f'{source} cannot be resumed from: it lacks {", ".join(sorted(lacking))}. To begin a training with '
-                f'its weights, give it as --cfg-options load_from={source}, without --resume.'
-            )
-        check_weights(runner.model, checkpoint, source, self.new_head)
+        source = _source(runner)
+        if runner._resume:
+            check_resumable(runner, checkpoint, source)
+        load_weights(runner.model, checkpoint, source, fine_tune=self.fine_tune)
+
+
+def _source(runner: Runner) -> str:
+    return runner._load_from or 'The checkpoint'
+
+
+def check_resumable(runner: Runner, checkpoint: dict, source: str) -> None:
+    """Check that a checkpoint holds a state from which this training can go on.
+
+    Args:
+        runner (Runner): Runner whose optimizer is built.
+        checkpoint (dict): The checkpoint.
+        source (str): Its path, for messages.
+
+    Raises:
+        CheckpointError: If it lacks a part, is past the end of this training or of another optimizer.
+    """
+    lacking = {'meta', 'message_hub', 'optimizer'} - checkpoint.keys()
+    counts = {key: (checkpoint.get('meta') or {}).get(key) for key in ('epoch', 'iter')}
+    lacking |= {f'meta[{key!r}]' for key, count in counts.items() if not isinstance(count, int) or count < 0}
+    if lacking:
+        raise CheckpointError(
+            f'{source} cannot be resumed from: it lacks {", ".join(sorted(lacking))}. To begin a training with its '
+            f'weights, give it as --cfg-options load_from={source}, without --resume.'
+        )
+    loop = runner.train_loop
+    if counts['iter'] > loop.max_iters or counts['epoch'] > loop.max_epochs:
+        raise CheckpointError(
+            f'{source} cannot be resumed from: it is of epoch {counts["epoch"]:,} and iteration {counts["iter"]:,}, '
+            f'and this training ends after {loop.max_epochs:,} epochs and {loop.max_iters:,} iterations.'
+        )
+    if differing := _other_optimizer(runner.optim_wrapper.state_dict(), checkpoint['optimizer']):
+        raise CheckpointError(
+            f'{source} cannot be resumed from, because it was trained with another optimizer: {differing}. Resume with '
+            f'the config of that training, or begin a new one with --cfg-options load_from={source}.'
+        )
+
+
+def _other_optimizer(own: dict, saved: dict) -> str:
+    """How the state of an optimizer differs from that of a checkpoint; '' if it does not."""
+    if not isinstance(saved, dict):
+        return f'its state is a {type(saved).__name__}'
+    if 'param_groups' not in own:  # several optimizers
+        if own.keys() != saved.keys():
+            return f'{", ".join(map(str, saved))} in the file, {", ".join(own)} in this config'
+        return next((text for name in own if (text := _other_optimizer(own[name], saved[name]))), '')
+    ours, theirs = own['param_groups'], saved.get('param_groups')
+    sizes = [[len(group['params']) for group in groups or ()] for groups in (theirs, ours)]
+    if sizes[0] != sizes[1]:
+        return (
+            f'{len(sizes[0])} groups of {sum(sizes[0])} parameters, in this config {len(sizes[1])} of {sum(sizes[1])}'
+        )
+    # A newer PyTorch may have more settings than the file, not fewer. Schedulers add `initial_lr`.
+    unknown = sorted(theirs[0].keys() - ours[0].keys() - {'initial_lr'}) if theirs else []
+    return f'it has {", ".join(unknown)}; the one of this config has {", ".join(sorted(ours[0]))}' if unknown else ''

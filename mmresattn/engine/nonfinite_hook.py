@@ -1,5 +1,6 @@
 """A loss that is not a number, or infinite: where it came from, and the state to look at."""
 
+import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from ..weights import write_whole
 from .replay import ReplayHook
 
 
@@ -109,7 +111,6 @@ class NonFiniteLossHook(Hook):
         iteration = self.runner.iter + 1  # from 1, as in the log and in names of checkpoints
         rank = f'_rank{get_rank()}' if get_world_size() > 1 else ''
         path = Path(self.runner.work_dir, 'nonfinite', f'iter_{iteration}{rank}.pth')
-        path.parent.mkdir(parents=True, exist_ok=True)
         state = dict(
             iteration=iteration,
             epoch=self.runner.epoch + 1,
@@ -121,13 +122,21 @@ class NonFiniteLossHook(Hook):
         cause, state['modules'] = self._trace(batch)  # in all processes: there may be layers that synchronise them
         if all(map(math.isfinite, losses.values())):
             cause = 'It is finite in this process; another one names the cause.'
-        torch.save(state, path)
-        raise FloatingPointError(
+        message = (
             f'The loss of iteration {iteration} (epoch {self.runner.epoch + 1}) is not finite: '
-            f'{", ".join(f"{name} {value:.4g}" for name, value in losses.items())}. {cause} The step was not taken; '
-            f'its batch and the weights before it are in {path}. If the values grew over the last steps, lower the '
-            'learning rate, warm it up or clip gradients (optim_wrapper.clip_grad=dict(max_norm=...)), and resume from '
-            'a checkpoint before them.'
+            f'{", ".join(f"{name} {value:.4g}" for name, value in losses.items())}. {cause} The step was not taken.'
+        )
+        self.runner.logger.error(message)  # first of all: the disk may be full
+        try:
+            with io.BytesIO() as buffer:
+                torch.save(state, buffer)
+                write_whole(path, buffer.getvalue())
+            saved = f'Its batch and the weights before it are in {path}.'
+        except OSError as error:
+            saved = f'Its batch and the weights before it could not be saved to {path}: {error.strerror}.'
+        raise FloatingPointError(
+            f'{message} {saved} If the values grew over the last steps, lower the learning rate, warm it up or clip '
+            'gradients (optim_wrapper.clip_grad=dict(max_norm=...)), and resume from a checkpoint before them.'
         )
 
     def _trace(self, batch: dict) -> tuple[str, list[dict]]:

@@ -3,4 +3,3 @@ from .classifiers import *  # noqa: F403
 from .data_preprocessor import BatchTransformPreprocessor  # noqa: F401
 from .heads import *  # noqa: F403
 from .necks import *  # noqa: F403
-from .weight_init import ClassifierWeights, check_classifier_weights, drop_classifier_weights  # noqa: F401

@@ -62,15 +62,19 @@ def read_checkpoint(address: str | Path, map_location: Any = 'cpu') -> dict:
         UnsafeCheckpoint: If it holds more than weights and training state.
         ValueError: If the scheme of the address is unknown.
     """
-    content = read_content(address, map_location)
+    return unwrap(read_content(address, map_location), str(address))
+
+
+def unwrap(content: dict, source: str) -> dict:
+    """Bring what a checkpoint holds into the form that :func:`read_checkpoint` returns."""
     key = next((key for key in ('state_dict', 'model_state_dict', 'model') if key in content), None)
     state = content if key is None else content[key]
     if not isinstance(state, dict) or not state:
-        raise CheckpointError(f'{address}: {key} is {_kind(state)}, not weights by name.')
+        raise CheckpointError(f'{source}: {key} is {_kind(state)}, not weights by name.')
     for name, weight in state.items():
         if not isinstance(name, str) or not isinstance(weight, Tensor):
             where = f'keys {", ".join(map(str, list(state)[:8]))}' if key is None else f'{key}[{name!r}]'
-            raise CheckpointError(f'{address} has no weights by name: found {where} with {_kind(weight)}.')
+            raise CheckpointError(f'{source} has no weights by name: found {where} with {_kind(weight)}.')
     if all(name.startswith('module.') for name in state):
         metadata = getattr(state, '_metadata', None)
         state = type(state)((name.removeprefix('module.'), weight) for name, weight in state.items())

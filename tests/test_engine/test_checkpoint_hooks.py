@@ -1,4 +1,5 @@
 import os
+import re
 import resource
 import signal
 from contextlib import contextmanager
@@ -16,10 +17,13 @@ from torch import nn
 from mmresattn.apis import latest_checkpoint
 from mmresattn.engine import CheckWeightsHook
 from mmresattn.engine.checkpoint_hooks import WholeFilesBackend
+from mmresattn.weights import lock_work_dir, read_checkpoint
 from tools.analysis_tools.kill_training import die_at
 
 
 class Net(BaseModel):
+    class_weights = ('head',)
+
     def __init__(self, classes=3, width=20_000):
         super().__init__()
         self.body = nn.Linear(2, width)
@@ -107,7 +111,7 @@ def test_a_full_disk_is_said_and_leaves_the_last_checkpoint(tmp_path, keep):
     assert error.value.errno == error.value.__cause__.errno
     assert names(tmp_path) == ['epoch_1.pth', 'epoch_2.pth'][-keep:]
     assert latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
-    assert torch.load(tmp_path / 'epoch_2.pth', weights_only=True)['meta']['epoch'] == 2
+    assert read_checkpoint(tmp_path / 'epoch_2.pth')['meta']['epoch'] == 2
     resumed = runner(tmp_path, resume=True, load_from=str(tmp_path / 'epoch_2.pth'), max_keep_ckpts=keep)
     resumed.train()
     assert names(tmp_path) == ['epoch_2.pth', 'epoch_3.pth'][-keep:]
@@ -142,7 +146,7 @@ def test_what_is_saved_is_what_mmengine_saves(tmp_path):
     states = []
     for hook in ('CheckpointHook', 'WholeCheckpointHook'):
         runner(tmp_path / hook, hook=hook).train()
-        states.append(torch.load(tmp_path / hook / 'epoch_3.pth', weights_only=True))
+        states.append(read_checkpoint(tmp_path / hook / 'epoch_3.pth'))
         assert (tmp_path / hook / 'last_checkpoint').read_text() == str(tmp_path / hook / 'epoch_3.pth')
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(a, b) for a, b in zip(*(state['state_dict'].values() for state in states)))
@@ -152,8 +156,8 @@ def test_what_is_saved_is_what_mmengine_saves(tmp_path):
     ('place', 'died', 'left', 'newest'),
     [
         ('begin', signal.SIGKILL, [], 'old'),
-        ('middle', signal.SIGXFSZ, ['epoch_2.pth.part'], 'old'),
-        ('unnamed', signal.SIGKILL, ['epoch_2.pth.part'], 'old'),
+        ('middle', signal.SIGXFSZ, [r'\.epoch_2.pth.*\.part'], 'old'),
+        ('unnamed', signal.SIGKILL, [r'\.epoch_2.pth.*\.part'], 'old'),
         ('unnoted', signal.SIGKILL, ['epoch_2.pth'], 'new'),
     ],
 )
@@ -173,13 +177,15 @@ def test_a_process_that_dies_while_it_saves_leaves_a_whole_checkpoint(tmp_path, 
         finally:
             os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == died
-    assert [name for name in names(tmp_path) if name != 'epoch_1.pth'] == left
+    found = [name for name in names(tmp_path) if name != 'epoch_1.pth']
+    assert len(found) == len(left) and all(map(re.fullmatch, left, found))
     if place == 'middle':
-        assert (tmp_path / left[0]).stat().st_size == len(content) // 2
+        assert (tmp_path / found[0]).stat().st_size == len(content) // 2
     found = latest_checkpoint(str(tmp_path))
     assert list(torch.load(found, weights_only=True)) == [newest]
     # The next attempt is not disturbed by what was left.
     WholeFilesBackend().put(content, tmp_path / 'epoch_2.pth')
+    lock_work_dir(tmp_path)
     assert names(tmp_path) == ['epoch_1.pth', 'epoch_2.pth']
     assert (tmp_path / 'epoch_2.pth').read_bytes() == content
 
@@ -190,26 +196,26 @@ def save(tmp_path, model):
     return path
 
 
-def test_other_heads_are_for_those_who_ask(tmp_path):
+def test_new_classes_are_for_fine_tuning(tmp_path):
     path = save(tmp_path, Net(classes=5))
-    with pytest.raises(RuntimeError, match=r'weights.pth does not fit the model, of whose 4 weights and buffers 2 .*'
+    with pytest.raises(RuntimeError, match=r'weights.pth does not fit the model: 2 of its 4 parameters and .*'
                                            r'2 of another shape \(head.weight \(5, 20000\) for \(3, 20000\), head.bias '
                                            r'\(5,\) for \(3,\)\)'):  # fmt: skip
         runner(tmp_path / 'a', load_from=path, hooks=[CheckWeightsHook()]).train()
-    tuned = runner(tmp_path / 'b', epochs=1, load_from=path, hooks=[CheckWeightsHook(new_head=True)])
+    tuned = runner(tmp_path / 'b', epochs=1, load_from=path, hooks=[CheckWeightsHook(fine_tune=True)])
     head = tuned.model.head.weight.clone()
     tuned.load_or_resume()
     assert torch.equal(tuned.model.body.weight, torch.load(path)['body.weight'])
     assert torch.equal(tuned.model.head.weight, head)
 
 
-@pytest.mark.parametrize('new_head', [False, True])
-def test_another_net_is_refused(tmp_path, new_head):
+@pytest.mark.parametrize('fine_tune', [False, True])
+def test_another_net_is_refused(tmp_path, fine_tune):
     other = nn.ModuleDict(dict(backbone=nn.Linear(2, 3), head=nn.Linear(20_000, 3)))
     path = save(tmp_path, other)
     with pytest.raises(RuntimeError, match=r'2 not in the file \(body.weight, body.bias\); 2 not in the model '
                                            r'\(backbone.weight, backbone.bias\). Give the config'):  # fmt: skip
-        runner(tmp_path / 'a', load_from=path, hooks=[CheckWeightsHook(new_head)]).train()
+        runner(tmp_path / 'a', load_from=path, hooks=[CheckWeightsHook(fine_tune)]).train()
 
 
 def test_a_run_is_not_resumed_from_weights_alone(tmp_path):

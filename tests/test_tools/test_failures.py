@@ -57,9 +57,12 @@ MESSAGES = {
         RuntimeError,
         r'five.pth .* 2 of another shape \(head.fc.weight \(5, 8\) for \(10, 8\), .*num_classes',
     ),
-    'torn.pth': (RuntimeError, r'torn.pth \([\d,]+ bytes\) is no whole checkpoint'),
-    'torn.safetensors': (RuntimeError, r'torn.safetensors \([\d,]+ bytes\) is no whole checkpoint'),
-    'hostile.pth': (pickle.UnpicklingError, r'hostile.pth holds more than weights.*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'),
+    'torn.pth': (RuntimeError, r'torn.pth \([\d,]+ bytes\) is damaged'),
+    'torn.safetensors': (RuntimeError, r'torn.safetensors \([\d,]+ bytes\) is damaged'),
+    'hostile.pth': (
+        pickle.UnpicklingError,
+        r'hostile.pth .* holds more than weights.*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1',
+    ),
     'none.pth': (FileNotFoundError, r'There is no checkpoint .*none.pth'),
 }
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from zipfile import is_zipfile
 
 TRAIN = Path(__file__).parents[1] / 'train.py'
-CHECKPOINT = re.compile(r'(epoch|iter)_\d+\.pth(\.part)?$')
+CHECKPOINT = re.compile(r'(epoch|iter)_\d+\.pth(\.[\w-]+\.part)?$')
 PLACES = ('begin', 'middle', 'unnamed', 'unnoted')
 
 
@@ -96,23 +96,11 @@ def state(work_dir: Path) -> tuple[list[Path], list[Path]]:
 
 def same(a: Path, b: Path) -> bool:
     """Whether two checkpoints have the same weights, buffers and momenta, bit for bit."""
-    import torch
+    from mmresattn.weights import differing_tensors, read_checkpoint
 
-    import mmresattn  # noqa: F401  (what MMEngine's checkpoints hold can be read)
-
-    def tensors(value, name=''):
-        if isinstance(value, torch.Tensor):
-            yield name, value
-        elif isinstance(value, dict | list | tuple):
-            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-                yield from tensors(inner, f'{name}.{key}')
-
-    checkpoints = [torch.load(path, map_location='cpu', weights_only=True) for path in (a, b)]
-    first, second = (
-        {k: v for kind in ('state_dict', 'ema_state_dict', 'optimizer') for k, v in tensors(c.get(kind), kind)}
-        for c in checkpoints
-    )
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    kinds = ('state_dict', 'ema_state_dict', 'optimizer')
+    first, second = ({kind: content.get(kind) for kind in kinds} for content in map(read_checkpoint, (a, b)))
+    return not differing_tensors(first, second)
 
 
 def main(argv=None):

@@ -14,6 +14,7 @@ import torch
 from mmengine.hooks import Hook
 
 from mmresattn.apis import add_common_arguments, build_runner, load_config
+from mmresattn.weights import read_checkpoint
 
 
 class FirstIteration(Hook):
@@ -51,7 +52,7 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as folder:
         train(args, Path(folder) / 'first', 1)
         path = Path(folder) / 'first' / 'iter_1.pth'
-        checkpoint = torch.load(path, weights_only=True)
+        checkpoint = read_checkpoint(path)
         checkpoint['meta']['iter'] = args.iteration
         torch.save(checkpoint, path)
         timer, start = train(args, Path(folder) / 'second', args.iteration + 1, str(path))

@@ -18,15 +18,14 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.utils.data import DataLoader
 
 from mmresattn.apis import load_classifier
-from mmresattn.compat.checkpoints import check_weights
 from mmresattn.models.fuse import accelerate, fuse, has_fast_bfloat16
 from mmresattn.models.layers import attention_maps, record_attention
+from mmresattn.weights import load_checkpoint
 
 
 class WithMaps(nn.Module):
@@ -188,7 +187,7 @@ def build_model(config: str, checkpoint: str | None, options: dict) -> BaseModel
     if checkpoint is None:
         model.init_weights()
     else:
-        check_weights(model, CheckpointLoader.load_checkpoint(checkpoint, 'cpu'), checkpoint)
+        load_checkpoint(model, checkpoint)
     return model.eval()
 
 

@@ -5,50 +5,50 @@ python tools/model_converters/publish_weights.py configs/resattn/attention56_dig
 """
 
 import argparse
-import hashlib
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
-from mmengine.runner import load_checkpoint
-from safetensors.torch import save_file
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 
-import mmresattn
+from mmresattn.compat import enable_for
+from mmresattn.weights import load_checkpoint, publish
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description='Write the weights of a checkpoint in half precision as safetensors.')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='path or address of the checkpoint')
     parser.add_argument('out', type=Path, help='file to write (.safetensors)')
+    parser.add_argument(
+        '--input-size',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help='size of the images on which it was trained; default: of the first test image, if the data set is there',
+    )
     args = parser.parse_args(argv)
     if args.out.suffix != '.safetensors':
         parser.error('out must end in .safetensors.')
     return args
 
 
-def half(name: str, weight: torch.Tensor) -> torch.Tensor:
-    """A weight in half precision; counters stay integers."""
-    rounded = weight.half() if weight.is_floating_point() else weight
-    if not rounded.isfinite().all():
-        raise ValueError(
-            f'{name} has values up to {weight.abs().max():.3g}; half precision holds none above 65504. Publish the '
-            'checkpoint itself.'
-        )
-    return rounded.contiguous()
-
-
 def main(argv=None):
     args = parse_args(argv)
     cfg = Config.fromfile(args.config)
+    enable_for(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
         model = MODELS.build(cfg.model)
-    load_checkpoint(model, args.checkpoint, map_location='cpu', strict=True)
-    weights = {name: half(name, weight) for name, weight in model.state_dict().items()}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, args.out, dict(config=Path(args.config).name, mmresattn=mmresattn.__version__))
-    digest = hashlib.sha256(args.out.read_bytes()).hexdigest()
+        meta = load_checkpoint(model, args.checkpoint)
+        about_data, size = meta.get('dataset_meta') or {}, args.input_size
+        if size is None or not about_data.get('classes'):
+            try:
+                dataset = DATASETS.build(cfg.test_dataloader.dataset)
+                about_data = {**dataset.metainfo, **about_data}
+                size = size or dataset[0]['inputs'].shape[-2:]
+            except OSError as error:
+                print(f'Without the data set, the file does not say class names or input size: {error}')
+    digest = publish(model, args.out, Path(args.config).name, about_data, size)
     print(f'{digest}  {args.out.name}')  # a line of SHA256SUMS
     print(f'{args.out}: {args.out.stat().st_size / 2**20:.2f} MiB')
 

@@ -13,7 +13,7 @@ from mmresattn.engine import (
     WholeCheckpointHook,
 )
 
-custom_imports = dict(imports=['mmresattn'], allow_failed_imports=False)
+custom_imports = dict(imports=['mmresattn', 'mmresattn.compat.enabled'], allow_failed_imports=False)
 default_scope = 'mmpretrain'
 
 default_hooks = dict(

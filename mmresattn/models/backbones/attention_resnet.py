@@ -147,6 +147,14 @@ class AttentionResNet(ResNet):
             style=style,
             **kwargs,
         )
+        settings = dict(style=style, caffe_pool=caffe_pool)
+        usual = dict(style='pytorch', caffe_pool=False)
+        # What the names and shapes of the weights do not show, where published checkpoints differ.
+        self.hidden_settings = {key: value for key, value in settings.items() if value != usual[key]}
+        settings = dict(style=style, caffe_pool=caffe_pool)
+        usual = dict(style='pytorch', caffe_pool=False)
+        # What the names and shapes of the weights do not show, where published checkpoints differ.
+        self.hidden_settings = {key: value for key, value in settings.items() if value != usual[key]}
         if caffe_pool:
             self.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.in_channels = in_channels

@@ -31,6 +31,8 @@ class AttentionBranchHead(LinearClsHead):
         ValueError: If the backbone cannot be cut or ``map_loss_weight`` is negative.
     """
 
+    class_weights = ('fc',)
+
     def __init__(self, backbone: dict, num_classes: int, map_loss_weight: float | None = None, **kwargs) -> None:
         check_integers(num_classes=num_classes)
         if map_loss_weight is not None and map_loss_weight < 0:

@@ -40,6 +40,8 @@ class MultiTaskAttentionBranchNeck(BaseModule):
         ValueError: If ``pool`` is neither, or the backbone cannot be cut.
     """
 
+    class_weights = ('attention',)
+
     def __init__(
         self,
         backbone: dict,
@@ -95,6 +97,8 @@ class MultiTaskAttentionBranchHead(MultiLabelClsHead):
     Raises:
         ValueError: If the backbone cannot be cut or there are not as many names as tasks.
     """
+
+    class_weights = ('fc',)
 
     def __init__(
         self,

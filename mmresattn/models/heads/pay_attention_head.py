@@ -34,6 +34,8 @@ class PayAttentionHead(ClsHead):
         ValueError: If an argument does not fit.
     """
 
+    class_weights = ('fc',)
+
     def __init__(
         self, num_classes: int, in_channels: Sequence[int], combine: str = 'concat', dropout: float = 0.5, **kwargs
     ) -> None:

@@ -39,6 +39,8 @@ class AttentionBranchNeck(BaseModule):
         ValueError: If ``map_kernel_size`` is even or the backbone cannot be cut.
     """
 
+    class_weights = ('class_maps', 'class_scores', 'attention')
+
     def __init__(
         self,
         backbone: dict,

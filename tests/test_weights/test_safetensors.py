@@ -46,5 +46,5 @@ def test_a_file_that_is_not_whole(net, tmp_path, content):
     path = tmp_path / 'net.safetensors'
     save_file(net.state_dict(), path)
     path.write_bytes(path.read_bytes()[:-100] if content is None else content)
-    with pytest.raises(RuntimeError, match=r'net.safetensors \([\d,]+ bytes\) is no whole checkpoint'):
+    with pytest.raises(RuntimeError, match=r'net.safetensors \([\d,]+ bytes\) is damaged'):
         load_checkpoint(net, str(path))

@@ -1,0 +1,104 @@
+"""What a checkpoint must say of its network because names and shapes of weights do not show it."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+KEY = 'mmresattn'  # of this record in the metadata of a checkpoint
+FIELDS = ('kernel_size', 'stride', 'padding', 'dilation', 'ceil_mode')
+PLAIN_CONV = dict(stride=1, dilation=1)
+POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+
+
+def record(model: nn.Module) -> dict[str, Any]:
+    """Strides, pooling and normalisation of a model, for the metadata of a checkpoint: ``meta['mmresattn']``.
+
+    Args:
+        model (nn.Module): The model.
+
+    Returns:
+        dict: Plain values: ``layers``, by module name the settings of every pooling and of every convolution with a
+        stride or dilation; and, if it has a data preprocessor, ``preprocessing`` with ``mean``, ``std`` and ``to_rgb``.
+    """
+    layers = {}
+    for name, module in model.named_modules():
+        if isinstance(module, POOLS):
+            layers[name] = {field: _plain(getattr(module, field)) for field in FIELDS if hasattr(module, field)}
+        elif isinstance(module, nn.Conv2d) and (max(module.stride) > 1 or max(module.dilation) > 1):
+            layers[name] = {field: _plain(getattr(module, field)) for field in ('stride', 'dilation')}
+    found = dict(layers=layers)
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    if isinstance(getattr(preprocessor, 'mean', None), torch.Tensor):
+        found['preprocessing'] = dict(
+            mean=[round(value, 4) for value in preprocessor.mean.flatten().tolist()],
+            std=[round(value, 4) for value in preprocessor.std.flatten().tolist()],
+            to_rgb=bool(getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))),
+        )
+    return found
+
+
+def _plain(value) -> int | bool | list[int]:
+    """A setting of a layer; square ones as one number."""
+    if isinstance(value, tuple | list):
+        return value[0] if len(set(value)) == 1 else list(value)
+    return value
+
+
+def other_layers(
+    model: nn.Module, meta: Mapping[str, Any], loaded: Collection[str], prefix: str = '', part: bool = False
+) -> list[str]:
+    """Where a model is another network than that of a checkpoint although its weights have the same shapes.
+
+    Args:
+        model (nn.Module): The model, or a part of one.
+        meta (Mapping[str, Any]): Metadata of the checkpoint.
+        loaded (Collection[str]): Weights of the model that the checkpoint has.
+        prefix (str): Name of that part in the checkpoint, with a dot at its end. Defaults to ''.
+        part (bool): Whether it is a part. It may have smaller strides and dilation, as backbones for segmentation do.
+            Defaults to False.
+
+    Returns:
+        List[str]: A sentence for each difference, or for what the checkpoint should say and does not.
+    """
+    saved = meta.get(KEY)
+    saved = saved.get('layers') if isinstance(saved, dict) else None
+    if not isinstance(saved, dict):
+        return [
+            f'{type(module).__name__} has {", ".join(f"{key}={value!r}" for key, value in settings.items())}, which '
+            'the file does not state. Published checkpoints of MMPretrain, torchvision and timm have '
+            "style='pytorch' and caffe_pool=False. For those set --cfg-options model.backbone.style=pytorch "
+            'model.backbone.caffe_pool=False. If the file is of exactly this network, save it with '
+            'meta=dict(mmresattn=mmresattn.weights.record(model))'
+            for module in model.modules()
+            if (settings := getattr(module, 'hidden_settings', None))
+        ]
+    own = record(model)['layers']
+    differing = []
+    for name, module in model.named_modules():
+        theirs = saved.get(prefix + name)
+        if isinstance(module, nn.Conv2d) and f'{name}.weight' in loaded:
+            ours, theirs = own.get(name, PLAIN_CONV), theirs or PLAIN_CONV
+            same = ours['stride'] in (1, theirs['stride']) if part else ours == theirs
+        elif isinstance(module, POOLS) and theirs:
+            ours = own[name]
+            same = ours == theirs
+        else:
+            continue
+        if not same:
+            changed = [key for key in ours if ours[key] != theirs.get(key)]
+            differing.append(
+                f'{name} has {", ".join(f"{key} {theirs.get(key)}" for key in changed)} in the file and '
+                f'{", ".join(f"{key} {ours[key]}" for key in changed)} in the model'
+            )
+    return differing
+
+
+def other_preprocessing(model: nn.Module, meta: Mapping[str, Any]) -> list[str]:
+    """Where images are normalised in another way than those on which the weights of a checkpoint were trained."""
+    saved, own = meta.get(KEY), record(model).get('preprocessing')
+    theirs = saved.get('preprocessing') if isinstance(saved, dict) else None
+    if not own or not theirs or own == theirs:
+        return []
+    return [f'images are normalised by {theirs} in the file and by {own} in the model']
