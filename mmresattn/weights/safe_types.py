@@ -72,10 +72,16 @@ def read_number(kind: PlainDtype, raw: bytes) -> np.generic:
     return np.frombuffer(raw, kind.dtype)[0]
 
 
+def no_bytes() -> bytes:
+    """Stands for ``bytes``, which could ask for any amount of memory."""
+    return b''
+
+
 SAFE_TYPES = [
     HistoryBuffer,  # the logged values in the message hub of every MMEngine checkpoint
     OneCycleParamScheduler,  # owner of a method in the state of a one-cycle schedule
     (read_method, 'builtins.getattr'),  # the methods of both
+    (no_bytes, 'builtins.bytes'),  # the values of one that is empty
     (PlainArray, 'numpy.ndarray'),  # the values of a HistoryBuffer
     (PlainDtype, 'numpy.dtype'),  # their type
     # NumPy 2 renamed the module in which NumPy 1 pickled arrays, and numbers (logged values, metadata of data sets).
