@@ -21,7 +21,7 @@ from ..compat.cpu_launch import prepare_cpu_launch
 from ..compat.cpu_memory import keep_large_blocks
 from ..compat.fsdp_resume import allow_fsdp_resume
 from ..datasets import check_data
-from ..engine import CheckWeightsHook, UnwrapWeightsHook
+from ..engine import CheckWeightsHook
 from ..weights import (
     CheckpointError,
     check_classifier_weights,
@@ -160,6 +160,5 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> Runner:
     # Who begins a training with weights may want other classes; who tests or resumes does not. Of a model that a
     # strategy divides, a process sees parts, which are not those of a checkpoint.
     if 'strategy' not in cfg:
-        runner.register_hook(UnwrapWeightsHook())
         runner.register_hook(CheckWeightsHook('train_dataloader' in loaders and not cfg.get('resume')))
     return runner

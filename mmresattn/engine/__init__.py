@@ -1,7 +1,7 @@
 from .attention_visualization_hook import AttentionVisualizationHook
 from .autocast_optim_wrapper import AutocastOptimWrapper
 from .channels_last_hook import ChannelsLastWeightsHook
-from .checkpoint_hooks import CheckWeightsHook, UnwrapWeightsHook, WholeCheckpointHook
+from .checkpoint_hooks import CheckWeightsHook, WholeCheckpointHook
 from .compile_hook import CompileBackboneHook
 from .layer_decay import BackboneLayerDecayConstructor
 from .nonfinite_hook import NonFiniteLossHook
@@ -22,6 +22,5 @@ __all__ = [
     'ReplaySeed',
     'SyncSavedBuffersHook',
     'TimeBudgetHook',
-    'UnwrapWeightsHook',
     'WholeCheckpointHook',
 ]

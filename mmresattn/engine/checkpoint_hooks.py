@@ -95,17 +95,6 @@ class WholeCheckpointHook(CheckpointHook):
 
 
 @HOOKS.register_module()
-class UnwrapWeightsHook(Hook):
-    """Lets ``load_from`` take weights that are not under ``state_dict``, before other hooks look for them there."""
-
-    priority = 'VERY_HIGH'
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put the weights where MMEngine looks for them."""
-        checkpoint.update(unwrap(checkpoint, _source(runner)))
-
-
-@HOOKS.register_module()
 class CheckWeightsHook(Hook):
     """Refuses a checkpoint that does not fit the model, of which MMEngine would load what fits and only warn.
 
@@ -115,7 +104,7 @@ class CheckWeightsHook(Hook):
             False.
     """
 
-    priority = 'LOWEST'  # an EMAHook changes what will be loaded
+    priority = 'VERY_HIGH'  # before an EMAHook takes what fits
 
     def __init__(self, fine_tune: bool = False) -> None:
         self.fine_tune = fine_tune
@@ -126,14 +115,11 @@ class CheckWeightsHook(Hook):
         Raises:
             CheckpointError: If they differ, or a run shall be resumed from weights alone.
         """
-        source = _source(runner)
+        source = runner._load_from or 'The checkpoint'
+        checkpoint.update(unwrap(checkpoint, source))  # other hooks look for weights under `state_dict`
         if runner._resume:
             check_resumable(runner, checkpoint, source)
         load_weights(runner.model, checkpoint, source, fine_tune=self.fine_tune)
-
-
-def _source(runner: Runner) -> str:
-    return runner._load_from or 'The checkpoint'
 
 
 def check_resumable(runner: Runner, checkpoint: dict, source: str) -> None:

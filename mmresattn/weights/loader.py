@@ -6,6 +6,7 @@ import pickle
 import re
 import threading
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,11 +76,12 @@ def unwrap(content: dict, source: str) -> dict:
         if not isinstance(name, str) or not isinstance(weight, Tensor):
             where = f'keys {", ".join(map(str, list(state)[:8]))}' if key is None else f'{key}[{name!r}]'
             raise CheckpointError(f'{source} has no weights by name: found {where} with {_kind(weight)}.')
-    if all(name.startswith('module.') for name in state):
-        metadata = getattr(state, '_metadata', None)
-        state = type(state)((name.removeprefix('module.'), weight) for name, weight in state.items())
-        if metadata is not None:
-            state._metadata = type(metadata)((name.removeprefix('module.'), v) for name, v in metadata.items())
+    wrapped = all(name.startswith('module.') for name in state)
+    if wrapped or key is None:
+        versions = getattr(state, '_metadata', {})
+        prefix = 'module.' if wrapped else ''
+        state = OrderedDict((name.removeprefix(prefix), weight) for name, weight in state.items())
+        state._metadata = OrderedDict((name.removeprefix(prefix), version) for name, version in versions.items())
     meta = content.get('meta') if key else None
     return {**(content if key else {}), 'state_dict': state, 'meta': meta if isinstance(meta, dict) else {}}
 

@@ -8,57 +8,55 @@ CODE = """
     import warnings
 
     warnings.simplefilter('ignore')
-    import torch
     import mmcv.cnn.bricks.transformer
-    import mmcv.utils
     import mmengine.runner
     import mmpretrain.apis.model
     import mmpretrain.models
+    import torch
+    from mmengine.runner import CheckpointLoader
+
+    PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmpretrain')
 
     def state():
+        # Everything that stands in modules and classes of these packages.
         found = {}
         for name, module in list(sys.modules.items()):
-            if name.split('.')[0] in ('torch', 'mmengine', 'mmcv', 'mmpretrain') and isinstance(module, types.ModuleType):
-                for key, value in list(vars(module).items()):
-                    if isinstance(value, types.ModuleType) or key == '__warningregistry__':
-                        continue
+            for key, value in list(vars(module).items()) if name.split('.')[0] in PACKAGES else ():
+                if not isinstance(value, types.ModuleType) and key != '__warningregistry__':
                     found[name, key] = value
-                    if isinstance(value, type) and value.__module__ == name:
-                        found.update({(name, key, part): inner for part, inner in vars(value).items()})
+                if isinstance(value, type) and value.__module__ == name:
+                    found.update({(name, key, part): inner for part, inner in vars(value).items()})
         return found
 
-    def changed(before):
+    def changed():
         after = state()
-        return sorted(
-            '.'.join(key) for key in before if after.get(key) is not before[key] and key[-1] not in ('_abc_impl', '__annotations__')
-        )
+        ignored = '_abc_impl', '__annotations__'
+        return {'.'.join(key) for key in before if after.get(key) is not before[key] and key[-1] not in ignored}
 
-    def process():
-        return list(sys.meta_path), set(torch.serialization.get_safe_globals()), dict(
-            mmengine.runner.CheckpointLoader._schemes), mmcv.utils.env.__dict__.copy()
-
-    before, (finders, safe, schemes, _) = state(), process()
+    before, finders, schemes = state(), list(sys.meta_path), dict(CheckpointLoader._schemes)
+    safe = set(torch.serialization.get_safe_globals())
     import mmresattn
 
-    new = {scheme for scheme in mmengine.runner.CheckpointLoader._schemes if scheme not in schemes}
-    assert new == {'mmresattn://'}, new
-    assert all(mmengine.runner.CheckpointLoader._schemes[key] is schemes[key] for key in schemes)
+    assert not changed(), changed()
     assert sys.meta_path == finders and set(torch.serialization.get_safe_globals()) == safe
-    assert not changed(before), changed(before)
-    assert 'attention56_cifar10_fast' in mmpretrain.list_models()
+    assert 'attention56_cifar10_fast' in mmpretrain.apis.model.ModelHub._models_dict
+    own = CheckpointLoader._schemes.keys() - schemes.keys()
+    assert own == {'mmresattn://'} and all(CheckpointLoader._schemes[key] is schemes[key] for key in schemes)
 
     import mmresattn.compat.enabled
 
-    assert sys.meta_path == finders
-    assert set(changed(before)) <= {
-        'mmengine.model.weight_init.PretrainedInit.__call__', 'mmpretrain.models.backbones.resnet.ResNet.__init__',
-        'torch._weights_only_unpickler._marked_safe_globals_set'}, changed(before)
-    assert mmengine.runner.CheckpointLoader._schemes['http://'] is not schemes['http://']
+    assert changed() == {
+        'mmengine.model.weight_init.PretrainedInit.__call__',
+        'mmpretrain.models.backbones.resnet.ResNet.__init__',
+        'torch._weights_only_unpickler._marked_safe_globals_set',
+    }, changed()
+    assert sys.meta_path == finders  # MMCV still says that it has no operators
+    assert not any(CheckpointLoader._schemes[key] is schemes[key] for key in schemes)
 
     import mmresattn.compat.operators_enabled
+    import mmcv.ops
 
     assert len(sys.meta_path) == len(finders) + 1
-    import mmcv.ops
     print('done')
 """
 

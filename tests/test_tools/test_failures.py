@@ -51,7 +51,7 @@ def files(tmp_path_factory):
 
 
 MESSAGES = {
-    'deeper.pth': (RuntimeError, r'deeper.pth does not fit the model, .* not in the model \(backbone.stage1.att'),
+    'deeper.pth': (RuntimeError, r'deeper.pth does not fit the model: .* not in the model \(backbone.stage1.att'),
     'deeper.safetensors': (RuntimeError, r'deeper.safetensors does not fit the model'),
     'five.pth': (
         RuntimeError,
