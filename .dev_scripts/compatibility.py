@@ -47,7 +47,7 @@ TESTS = ' '.join(
     for name in (
         'test_registry',
         'test_compat/test_stack',
-        'test_compat/test_checkpoints',
+        'test_weights/test_loader',
         'test_engine/test_replay',
         'test_models/test_layers/test_attention_map',
         'test_models/test_layers/test_attention_module',

@@ -3,9 +3,9 @@
 MMCV-lite has none, and MMCV 2.1 cannot be built on PyTorch >= 2.14. Torchvision has most of what the common models
 call, so its operators stand in for ``mmcv._ext`` where that is missing. A real one always wins.
 
-Import ``mmresattn`` before ``mmdet.models``, ``mmdet.apis``, ``mmdet.evaluation``, ``mmseg.models``, ``mmseg.apis`` or
-``mmseg.utils``, which otherwise fail with ``ModuleNotFoundError: No module named 'mmcv._ext'``. The packages by
-themselves, their registries, ``mmdet.utils`` and MMPretrain may come first.
+Import ``mmresattn.compat.operators_enabled`` before ``mmdet.models``, ``mmdet.apis``, ``mmdet.evaluation``,
+``mmseg.models``, ``mmseg.apis`` or ``mmseg.utils``, which otherwise fail with ``ModuleNotFoundError: No module named
+'mmcv._ext'``. The packages by themselves, their registries, ``mmdet.utils`` and MMPretrain may come first.
 
 Operators have the names and arguments that ``mmcv/ops/*.py`` gives them, and write their results into the tensors that
 it brings. They agree with MMCV's kernels, except where those have no good answer:

@@ -419,18 +419,18 @@ def test_targets_without_class_or_weight_are_refused():
 
 ORDERS = {
     'first': """
-        import sys, mmresattn
+        import sys, mmresattn.compat.operators_enabled
         assert 'mmcv.ops' not in sys.modules  # costs nothing yet
         import mmdet.models, mmseg.models
         """,
-    'after MMPretrain': 'import mmpretrain.models, mmresattn, mmdet.apis, mmdet.evaluation',
-    'after bare MMDetection': 'import mmdet.utils, mmdet.registry, mmresattn, mmdet.models',
-    'after bare MMSegmentation': 'import mmseg, mmseg.registry, mmresattn, mmseg.utils, mmseg.apis',
+    'after MMPretrain': 'import mmpretrain.models, mmresattn.compat.operators_enabled, mmdet.apis, mmdet.evaluation',
+    'after bare MMDetection': 'import mmdet.utils, mmdet.registry, mmresattn.compat.operators_enabled, mmdet.models',
+    'after bare MMSegmentation': 'import mmseg, mmseg.registry, mmresattn.compat.operators_enabled, mmseg.utils, mmseg.apis',
     'by a config': """
         from mmdet.registry import MODELS
         from mmengine.config import Config
         from mmengine.registry import DefaultScope
-        Config.fromstring("custom_imports = dict(imports=['mmresattn'])", '.py')
+        Config.fromstring("custom_imports = dict(imports=['mmresattn.compat.operators_enabled'])", '.py')
         with DefaultScope.overwrite_default_scope('mmdet'):
             assert MODELS.get('MaskRCNN').__module__ == 'mmdet.models.detectors.mask_rcnn'
         """,
