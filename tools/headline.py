@@ -1,18 +1,25 @@
-"""Train one network to its end on a lent machine, test it once, and keep what a reader of the figure wants to see.
+"""Train one network in slices of minutes or hours, test it once, and keep what a reader of the figure wants to see.
 
     python tools/headline.py configs/resattn/attention92_cifar10.py --minutes 9
 
-The same command again goes on where the time was up. At the end the test images are looked at, once; nothing was chosen
-by them. The work dir then holds record.json (error, seed, versions, speed), curve.png, the config, the logs, and the
-weights in half precision if they lose no more than 0.02 points of accuracy.
+The same command again continues where the last slice stopped; a slice also stops, with a checkpoint, at SIGTERM. At the
+end the test images are looked at, once; nothing was chosen by them. The work dir then holds record.json (error, seed,
+versions, speed), curve.png, the config, the logs, and the weights in half precision if they lose no more than 0.02
+points of accuracy.
 
-Batches come from memory and are augmented on the device, in bfloat16, channels-last, through a compiled backbone. With
---holdout a tenth of the training images validates instead and the test images stay unseen: to choose a recipe by.
+Batches come from memory and are augmented on the device, channels-last, through a compiled backbone, in bfloat16 where
+the device multiplies in bfloat16. With --holdout a tenth of the training images validates instead and the test images
+stay unseen: to choose a recipe by.
+
+--unfinished FILE.safetensors keeps the weights of every slice in a small file, in half precision and without the state
+of the optimizer. Where the work dir holds no checkpoint, as in a fresh clone, the training continues from that file at
+its iteration and learning rate, with new momentum, and logs a warning. A finished training removes the file.
 """
 
 import argparse
 import json
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -24,10 +31,17 @@ import mmpretrain
 import torch
 from matplotlib.figure import Figure
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from safetensors.torch import save_file
 
 import mmresattn
 from mmresattn.apis import add_common_arguments, build_runner, latest_checkpoint, load_config
 from mmresattn.engine import TimeBudgetHook
+from mmresattn.models.fuse import has_fast_bfloat16
+from mmresattn.weights import read_checkpoint
+from mmresattn.weights.loader import METADATA
 
 ROOT = Path(__file__).parents[1]
 TOLERANCE = 0.02  # points of accuracy that half precision may cost
@@ -40,6 +54,10 @@ def parse_args(argv=None):
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--holdout', action='store_true', help='validate on a tenth of the training images instead')
     parser.add_argument('--eager', action='store_true', help='do not compile the backbone')
+    parser.add_argument('--unfinished', type=Path, help='file for the weights of an unfinished training')
+    parser.add_argument(
+        '--arrays', type=Path, help='folder whose train.npz (images, labels, classes) holds the training images'
+    )
     add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -51,10 +69,46 @@ def in_memory(loader: dict) -> None:
     loader.update(num_workers=0, persistent_workers=False, collate_fn=dict(type='one_batch'), batch_size=500)
 
 
+@HOOKS.register_module()
+class ContinueFromWeightsHook(Hook):
+    """Continues a training at ``iteration`` from its weights alone."""
+
+    priority = 'VERY_HIGH'  # before ReplayHook, which positions the sampler
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def before_train(self, runner: Runner) -> None:
+        runner.train_loop._iter = self.iteration
+        for scheduler in runner.param_schedulers:
+            for _ in range(self.iteration):
+                scheduler.step()
+        runner.logger.warning(
+            f'Continued at iteration {self.iteration} from half-precision weights, without the momentum of the '
+            'optimizer: the result is not bit-identical to that of an uninterrupted training.'
+        )
+
+
+def save_unfinished(checkpoint: str, path: Path) -> None:
+    """Write the weights of a checkpoint in half precision, with the iteration at which they were saved."""
+    saved = read_checkpoint(checkpoint)
+    weights = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in saved['state_dict'].items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights, path, {METADATA: json.dumps({key: saved['meta'][key] for key in ('iter', 'seed')})})
+
+
 def prepare(cfg: Config, args: argparse.Namespace) -> None:
     """What a recipe gets besides, whichever it is."""
     cfg.randomness = dict(seed=args.seed)
-    cfg.optim_wrapper.type = 'AutocastOptimWrapper'
+    if has_fast_bfloat16():
+        cfg.optim_wrapper.type = 'AutocastOptimWrapper'
+    if args.arrays:
+        pipeline = [step for step in cfg.train_dataloader.dataset.dataset.pipeline if 'Load' not in step.type]
+        arrays = dict(type='ImageArrays', data=str(args.arrays / 'train.npz'), pipeline=pipeline)
+        cfg.train_dataloader.dataset.dataset = arrays
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         in_memory(loader)
     if args.holdout:
@@ -70,6 +124,10 @@ def prepare(cfg: Config, args: argparse.Namespace) -> None:
     cfg.default_hooks.logger.interval = 50
     if found := latest_checkpoint(cfg.work_dir):
         cfg.resume, cfg.load_from = True, found
+    elif args.unfinished and args.unfinished.exists():
+        cfg.load_from = str(args.unfinished)
+        iteration = read_checkpoint(args.unfinished)['meta']['iter']
+        cfg.custom_hooks.append(dict(type='ContinueFromWeightsHook', iteration=iteration))
 
 
 def scalars(work_dir: Path) -> list[dict]:
@@ -118,8 +176,13 @@ def main(argv=None):
     cfg.dump(recipe)
     prepare(cfg, args)
     runner = build_runner(cfg, ['train_dataloader', 'val_dataloader' if args.holdout else 'test_dataloader'])
+    budget = next(hook for hook in runner.hooks if isinstance(hook, TimeBudgetHook))
+    terminate = signal.signal(signal.SIGTERM, lambda *_: setattr(budget, 'end', 0))
     runner.train()
-    if next(hook for hook in runner.hooks if isinstance(hook, TimeBudgetHook)).stopped:
+    signal.signal(signal.SIGTERM, terminate)
+    if budget.stopped:
+        if args.unfinished:
+            save_unfinished(latest_checkpoint(work_dir), args.unfinished)
         minutes = (time.monotonic() - started) / 60
         print(f'Iteration {runner.iter} of {runner.max_iters}, {minutes:.1f} minutes. Run the same command again.')
         return
@@ -153,6 +216,8 @@ def main(argv=None):
         record.update(test_error=round(100 - accuracy, 2), test_error_of_half_precision=round(100 - half, 2))
         if accuracy - half > TOLERANCE:
             weights.unlink()
+    if args.unfinished:
+        args.unfinished.unlink(missing_ok=True)
     record_file.write_text(json.dumps(record, indent=2) + '\n')
     print(record_file.read_text())
 

@@ -1,6 +1,7 @@
 """One network trained in slices, tested once."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ train_dataloader = dict(
     sampler=dict(infinite=True),
     dataset=dict(_delete_=True, type='InMemory', dataset=images),
 )
-param_scheduler = None
+param_scheduler = [dict(type='PolyLR', by_epoch=False, end=8)]
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=2, val_interval=2)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=100))
 test_dataloader = dict(dataset=dict(indices=50))
@@ -67,6 +68,39 @@ def test_slices_give_the_uninterrupted_training_and_one_record(config, tmp_path,
         headline.main([str(config), '--eager', '--work-dir', str(tmp_path / 'whole')])
     whole, sliced = weights(tmp_path / 'whole/seed0'), weights(folder)
     assert whole.keys() == sliced.keys() and all(torch.equal(whole[name], sliced[name]) for name in whole)
+
+
+def test_a_fresh_clone_continues_from_unfinished_weights(config, tmp_path, capsys, monkeypatch):
+    kept = tmp_path / 'unfinished.safetensors'
+    start = [str(config), '--eager', '--minutes', '1e-9', '--unfinished', str(kept)]
+    without_average = "\ncustom_hooks = [hook for hook in _base_.custom_hooks if hook.type != 'EMAHook']\n"
+    config.write_text(config.read_text().replace('max_iters=2', 'max_iters=4') + without_average)
+    headline.main([*start, '--work-dir', str(tmp_path / 'first')])
+    first = torch.load(tmp_path / 'first/seed0/iter_1.pth', weights_only=False)
+    half = load_file(kept)
+    assert all(torch.equal(half[name], value.to(half[name].dtype)) for name, value in first['state_dict'].items())
+    capsys.readouterr()
+    headline.main([*start, '--work-dir', str(tmp_path / 'clone')])
+    assert 'Iteration 2 of 4' in (out := capsys.readouterr().out) and 'Continued at iteration 1 from half' in out
+    install = signal.signal
+
+    def install_and_raise(number, handler):
+        monkeypatch.setattr(signal, 'signal', install)
+        before = install(number, handler)
+        signal.raise_signal(number)
+        return before
+
+    monkeypatch.setattr(signal, 'signal', install_and_raise)  # SIGTERM comes as the training begins
+    headline.main([str(config), '--eager', '--work-dir', str(tmp_path / 'first')])
+    assert 'Iteration 2 of 4' in capsys.readouterr().out
+    whole, clone = (
+        torch.load(tmp_path / f'{name}/seed0/iter_2.pth', weights_only=False) for name in ('first', 'clone')
+    )
+    assert [group['lr'] for group in clone['optimizer']['param_groups']] == [
+        group['lr'] for group in whole['optimizer']['param_groups']
+    ]
+    for name, value in whole['state_dict'].items():  # but for rounding and the momentum of one step
+        torch.testing.assert_close(clone['state_dict'][name].float(), value.float(), atol=0.05, rtol=0.05)
 
 
 def test_held_out_images_are_of_the_training_images(config, tmp_path):

@@ -8,7 +8,7 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..layers import MASK_ACTIVATIONS, UNITS, AttentionModule, checkpoint, norm_relu
+from ..layers import MASK_ACTIVATIONS, UNITS, AttentionModule, NormReLU, checkpoint, norm_relu
 from ..layers.checks import (
     check_each_stage,
     check_frozen_stages,
@@ -181,6 +181,9 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
         norm_eval (bool): Whether BatchNorm layers stay in evaluation mode in training. Defaults to False.
         with_cp (bool): Whether to save memory by recomputing the attention modules, or the units of a network without
             them, in the backward pass; BatchNorm then updates its running statistics twice a step. Defaults to False.
+        recompute_norms (bool): Whether to save memory by recomputing the normalised features in front of convolutions
+            in the backward pass (see :func:`~mmresattn.models.layers.norm_relu_conv.norm_relu_convs`). Outputs do not
+            depend on it; at 32x32, where memory is plentiful, False is faster. Defaults to True.
         norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN', requires_grad=True)``.
         init_cfg (dict | list[dict], optional): Initialisation. Defaults to Kaiming's ("MSRA") of the convolutions, by
             fan-out as for MMPretrain's ResNet (the paper does not say), and ones for the normalisations.
@@ -207,6 +210,7 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
+        recompute_norms: bool = True,
         norm_cfg: dict = dict(type='BN', requires_grad=True),
         init_cfg: dict | list | None = (
             dict(type='Kaiming', layer='Conv2d'),
@@ -281,6 +285,9 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
             if unit.preactivation and (i == n - 1 or norm_outputs and i in self.out_indices):
                 self.add_module(f'norm{i + 1}', norm_relu(norm_cfg, width))
             channels = width
+        for module in self.modules():
+            if isinstance(module, NormReLU):
+                module.recompute = recompute_norms
         self.min_size = self._min_size(1 if attention != 'spatial' else 2)
         self._freeze_stages()
 

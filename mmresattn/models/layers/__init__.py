@@ -12,7 +12,8 @@ from .attention_module import (
     spatial_attention,
 )
 from .non_local import NonLocalAttention
-from .residual_units import UNITS, InceptionUnit, PreActBottleneck, ResNeXtUnit, norm_relu
+from .norm_relu_conv import NormReLU, norm_relu
+from .residual_units import UNITS, InceptionUnit, PreActBottleneck, ResNeXtUnit
 from .squeeze_excitation import SqueezeExcitation
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     'AttentionModule',
     'InceptionUnit',
     'NonLocalAttention',
+    'NormReLU',
     'PreActBottleneck',
     'ResNeXtUnit',
     'SoftMaskBranch',

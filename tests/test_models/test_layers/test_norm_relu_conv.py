@@ -1,9 +1,13 @@
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.modules.module import register_module_forward_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmresattn.models.layers import AttentionModule, InceptionUnit, PreActBottleneck, norm_relu
+from mmresattn.models.backbones import ResidualAttentionNet
+from mmresattn.models.layers import AttentionModule, InceptionUnit, NormReLU, PreActBottleneck, norm_relu
 from mmresattn.models.layers import norm_relu_conv as lean
 from mmresattn.models.layers.norm_relu_conv import norm_relu_convs
 
@@ -99,11 +103,74 @@ def test_autocast_as_the_plain_layers():
         )
 
 
-def test_hooks_are_called():
-    modules, seen = layers(n=1), []
-    modules[1].register_forward_hook(lambda *args: seen.append(args))
-    norm_relu_convs(modules[0], torch.randn(2, 4, 5, 4, dtype=torch.float64), modules[1])
-    assert len(seen) == 1
+@pytest.mark.parametrize('place', ['conv', 'global', 'forward'])
+def test_hooks_and_replaced_forwards_are_called(place):
+    modules, calls = layers(n=1), []
+    conv, handle = modules[1], None
+    if place == 'forward':
+        plain = conv.forward
+        conv.forward = lambda x: calls.append(x) or plain(x)
+    else:
+        register = register_module_forward_hook if place == 'global' else conv.register_forward_hook
+        handle = register(lambda module, *args: calls.append(args) if module is conv else None)
+    try:
+        norm_relu_convs(modules[0], torch.randn(2, 4, 5, 4, dtype=torch.float64), conv)
+    finally:
+        if handle is not None:
+            handle.remove()
+    assert len(calls) == 1
+
+
+def test_recompute_is_a_switch():
+    modules, other = layers(), layers()
+    modules[0].recompute = False
+    x = torch.randn(3, 4, 7, 6, dtype=torch.float64)
+    outs, found = run(norm_relu_convs, modules, x)
+    expected_outs, expected = run(plainly, other, x)
+    assert type(outs[0].grad_fn).__name__ == 'ConvolutionBackward0'
+    assert all(torch.equal(a, b) for a, b in zip(outs, expected_outs))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+    kept = []
+    for recompute in (True, False):
+        net = ResidualAttentionNet('attention56-cifar', recompute_norms=recompute)
+        assert {m.recompute for m in net.modules() if isinstance(m, NormReLU)} == {recompute}
+        kept.append(saved(net, torch.randn(2, 3, 32, 32))[0])
+    assert kept[0] < 0.75 * kept[1]
+
+
+def test_findings_K6_1_forward_mode_gives_the_directional_derivative():
+    """Forward mode against a central difference, which needs no autograd."""
+    modules = layers()
+    x, direction = torch.randn(2, 2, 4, 5, 4, dtype=torch.float64)
+    with forward_ad.dual_level():
+        outs = norm_relu_convs(modules[0], forward_ad.make_dual(x, direction), *modules[1:])
+        tangents = [forward_ad.unpack_dual(out).tangent for out in outs]
+    step = 1e-6
+    ahead, behind = (plainly(modules[0], x + s * direction, *modules[1:]) for s in (step, -step))
+    for tangent, a, b in zip(tangents, ahead, behind):
+        torch.testing.assert_close(tangent, (a - b) / (2 * step), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize('eval_norm', [False, True])
+def test_findings_K6_1_the_kernels_are_those_of_the_plain_layers(eval_norm):
+    """Normalisation goes where F.batch_norm sends it: on a GPU to cuDNN."""
+    modules, calls = layers(), []
+    modules[0][0].train(not eval_norm)
+    x = torch.randn(2, 4, 5, 4, dtype=torch.float64)
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            calls.append(func)
+            return func(*args, **kwargs or {})
+
+    forwards = []
+    for function in (norm_relu_convs, plainly):
+        with Record():
+            function(modules[0], x, *modules[1:])
+        forwards.append([call for call in calls if 'detach' not in str(call)])
+        calls.clear()
+    assert forwards[0] == forwards[1]
 
 
 def test_functional_gradients():
