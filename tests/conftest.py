@@ -43,6 +43,26 @@ def no_run_is_left():
         cls._instance_dict.clear()
 
 
+ON_DEVICE = ('test_models', 'test_visualization', 'test_attention_inferencer')
+
+
+@pytest.fixture(scope='session')
+def device():
+    """Where models and images of tests are: the CPU, or what ``MMRESATTN_DEVICE`` names, such as ``cuda``."""
+    return torch.device(os.environ.get('MMRESATTN_DEVICE', 'cpu'))
+
+
+@pytest.fixture(autouse=True, scope='module')
+def made_on_device(request, device):
+    """Tests of models, visualisation and inferencer make their tensors and layers there."""
+    if device.type == 'cpu' or not any(name in str(request.path) for name in ON_DEVICE):
+        yield
+        return
+    torch.set_default_device(device)
+    yield
+    torch.set_default_device(None)
+
+
 @pytest.fixture(scope='session')
 def python():
     """Runs Python on some arguments, from the root, on one thread, and returns the finished process."""

@@ -303,7 +303,7 @@ def actions(editor: AttentionEditor) -> list:
         image = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if zoom > 1 else cv2.INTER_AREA)
         over = editor.map_over_image(after, layer, image.shape[:2])
         picture = overlay(np.ascontiguousarray(image[..., ::-1]), over, low=0, high=1)
-        both = np.stack([first.scores.numpy(), after.scores.numpy()])
+        both = np.stack([first.scores.cpu().numpy(), after.scores.cpu().numpy()])
         top = np.argsort(-both.max(0), kind='stable')[:5].tolist()
         label = editor.label(name)
         return dict(

@@ -116,7 +116,7 @@ class Net:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             self.model(images[:1])
         self.multiply_adds = counter.get_total_flops() / 2  # of convolutions and products, as in papers
-        with torch.no_grad(), record_attention(self.model) as maps:
+        with torch.no_grad(), record_attention(self.model, list(attention_maps(self.model))) as maps:
             self.model(images[:1])
         kinds = {name: tap.kind for name, tap in attention_maps(self.model).items()}
         shapes = Counter((kinds[name], 'x'.join(map(str, one.shape[1:]))) for name, one in maps.items())

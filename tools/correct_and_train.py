@@ -96,7 +96,7 @@ def right_class(editor: AttentionEditor, names: Sequence[str]) -> list[np.ndarra
     for i in range(0, len(names), 50):
         part = names[i : i + 50]
         pixels = torch.stack([torch.from_numpy(editor.load(name)).permute(2, 0, 1) for name in part])
-        maps += list(class_activation_maps(model, pixels, [editor.label(name) for name in part]).numpy())
+        maps += list(class_activation_maps(model, pixels, [editor.label(name) for name in part]).cpu().numpy())
     return maps
 
 

@@ -4,14 +4,14 @@ python tools/test.py configs/resattn/attention56_digits.py work_dirs/attention56
 """
 
 import argparse
-import inspect
-import os.path as osp
 
 import mmengine
 from mmengine.config import ConfigDict
-from mmengine.registry import HOOKS, METRICS
+from mmengine.registry import METRICS
 
 from mmresattn.apis import add_common_arguments, build_runner, load_config
+from mmresattn.datasets import innermost_data_sets
+from mmresattn.engine import PredictionPicturesHook
 
 
 def parse_args(argv=None):
@@ -40,27 +40,15 @@ def parse_args(argv=None):
     return args
 
 
-def draw_predictions(cfg, args):
-    """Let the visualisation hook draw: MMPretrain's, MMDetection's or MMSegmentation's, each by the names it knows."""
-    hook = cfg.default_hooks.setdefault('visualization', dict(type='VisualizationHook'))
-    with HOOKS.switch_scope_and_registry(cfg.get('default_scope')) as hooks:
-        known = inspect.signature(hooks.get(hook.type)).parameters
-    folder = args.show_dir and osp.abspath(args.show_dir)
-    folders = dict(out_dir=folder, test_out_dir=folder)
-    wanted = dict(enable=True, draw=True, show=args.show, wait_time=args.wait_time, interval=args.interval, **folders)
-    hook.update({name: value for name, value in wanted.items() if name in known})
-    if not folders.keys() & known.keys():
-        cfg.visualizer.save_dir = folder  # in vis_data/vis_image/ there
-
-
 def add_tta(cfg):
     """Test-time augmentation of the config, or MMPretrain's average over the image and its mirror."""
     if cfg.get('default_scope') != 'mmpretrain' and not ('tta_pipeline' in cfg and 'tta_model' in cfg):
         raise ValueError('--tta: this config has no tta_pipeline and tta_model, and only classification has a default.')
-    pipeline = cfg.test_dataloader.dataset.pipeline
     flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
-    mirror = dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])
-    cfg.test_dataloader.dataset.pipeline = cfg.get('tta_pipeline') or [*pipeline[:-1], mirror]
+    for dataset in innermost_data_sets(cfg.test_dataloader.dataset):
+        *steps, pack = dataset.pipeline
+        mirror = dict(type='TestTimeAug', transforms=[flips, [pack]])
+        dataset.pipeline = cfg.get('tta_pipeline') or [*steps, mirror]
     cfg.model = ConfigDict(**cfg.get('tta_model', dict(type='mmpretrain.AverageClsScoreTTA')), module=cfg.model)
 
 
@@ -70,11 +58,11 @@ def main(argv=None):
     cfg.load_from = args.checkpoint
     if args.amp:
         cfg.test_cfg.fp16 = True
-    if args.show or args.show_dir:
-        draw_predictions(cfg, args)
     if args.tta:
         add_tta(cfg)
     runner = build_runner(cfg, ['test_dataloader'])
+    if args.show or args.show_dir:
+        runner.register_hook(PredictionPicturesHook(args.show_dir, args.show, args.interval, args.wait_time))
     if args.out and args.out_item != 'metrics':
         # MMDetection's knows of masks, which it packs.
         kind = 'mmdet.DumpDetResults' if cfg.get('default_scope') == 'mmdet' else 'DumpResults'

@@ -1,4 +1,4 @@
-from .classifier import load_classifier
+from .classifier import existing_indices, load_classifier, load_data_set
 from .launch import add_common_arguments, build_runner, latest_checkpoint, load_config, use_mixed_precision
 from .model_index import register_models
 
@@ -7,9 +7,11 @@ __all__ = [
     'AttentionInferencer',
     'add_common_arguments',
     'build_runner',
+    'existing_indices',
     'latest_checkpoint',
     'load_classifier',
     'load_config',
+    'load_data_set',
     'paint',
     'register_models',
     'use_mixed_precision',

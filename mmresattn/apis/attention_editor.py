@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
@@ -17,14 +16,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmpretrain.models import BaseClassifier
-from PIL import Image
 from torch import Tensor
 
-from ..datasets.broken_images import BrokenImage, LoadCheckedImage
+from ..datasets.image_files import SUFFIXES, BrokenImage, find_image_files
 from ..models.layers import attention_maps, edit_attention
-from ..visualization import View, maps_in_view, pairwise_attention
+from ..visualization import ImageSample, View, maps_in_view, pairwise_attention, show_image
 from ..weights import write_whole
-from .attention_inferencer import IMAGES, AttentionInferencer, Seen
+from .attention_inferencer import AttentionInferencer
 
 RASTER = 256  # pixels on the longer side of what strokes are drawn on
 STROKES, POINTS = 500, 20_000  # of one edit
@@ -138,7 +136,6 @@ class AttentionEditor:
             named after its class, its label is known.
         out (str | Path): Folder for maps and manifest, not within ``images``. It may have those of before.
         device (str, optional): Defaults to the accelerator if there is one.
-        max_pixels (int): Larger images are refused before they are decoded. Defaults to 50 million.
 
     Attributes:
         images (Path): The folder.
@@ -160,7 +157,6 @@ class AttentionEditor:
         images: str | Path,
         out: str | Path,
         device: str | None = None,
-        max_pixels: int = 50_000_000,
     ) -> None:
         for path, what in ((config, 'config'), (checkpoint, 'checkpoint')):
             if not Path(path).is_file():
@@ -170,24 +166,24 @@ class AttentionEditor:
             raise FileNotFoundError(f'There is no folder of images {images}.')
         if self.out.is_relative_to(self.images):
             raise ValueError(f'{self.out} is within the images, {self.images}, and its maps would be taken for such.')
-        files = sorted(path for path in self.images.rglob('*') if path.suffix.lower() in IMAGES and path.is_file())
+        files = [path for path in find_image_files(self.images) if path.is_file()]
         self.names = [path.relative_to(self.images).as_posix() for path in files]
         if not self.names:
-            raise FileNotFoundError(f'{self.images} has no images ({", ".join(IMAGES)}), nor have folders in it.')
+            raise FileNotFoundError(f'{self.images} has no images ({", ".join(SUFFIXES)}), nor have folders in it.')
         stems = {}
         for name in self.names:
             other = stems.setdefault(PurePosixPath(name).with_suffix(''), name)
             if other != name:
                 raise ValueError(f'{other} and {name} would have one map, as only their endings differ: rename one.')
-        self.max_pixels = max_pixels
         self.inferencer = AttentionInferencer(str(config), str(checkpoint), device)
         if not isinstance(self.inferencer.model, BaseClassifier):
             raise ValueError(f'The editor shows scores of classes; a {type(self.inferencer.model).__name__} has none.')
-        self.layers = list(attention_maps(self.inferencer.model))
+        self.kinds = {name: tap.kind for name, tap in attention_maps(self.inferencer.model).items()}
+        self.layers = list(self.kinds)
         self.checkpoint = _sha256(Path(checkpoint))
         self._lock = threading.RLock()
         self._known = set(self.names)
-        self._classes(self.inferencer.model._config.model)
+        self._classes(self.inferencer.config.model)
         self.out.mkdir(parents=True, exist_ok=True)
         self._entries = self._read_manifest()
         self._mistakes: tuple[list[str], dict[str, str]] | None = None
@@ -208,7 +204,7 @@ class AttentionEditor:
         return self._labels.get(name.split('/')[0]) if '/' in name else None
 
     def load(self, name: str) -> np.ndarray:
-        """Read an image.
+        """An image as it is shown.
 
         Args:
             name (str): One of :attr:`names`.
@@ -217,25 +213,15 @@ class AttentionEditor:
             np.ndarray: Image (H, W, 3), uint8 in BGR.
 
         Raises:
-            BrokenImage: If the file is no whole image, or too large.
+            BrokenImage: If the file is incomplete, corrupt or too large.
             KeyError: If it is none of the images.
         """
+        return show_image(self.inferencer.pipeline.read(self._path(name)))[..., ::-1].copy()
+
+    def _path(self, name: str) -> Path:
         if name not in self._known:
             raise KeyError(f'{name!r} is none of the {len(self.names)} images in {self.images}.')
-        path = self.images / name
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-                with Image.open(path) as header:
-                    pixels = header.size[0] * header.size[1]
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise BrokenImage(f'{name} is no whole image: {error}.') from error
-        if pixels > self.max_pixels:
-            raise BrokenImage(f'{name} has {pixels:,} pixels; the editor takes up to {self.max_pixels:,}.')
-        try:
-            return LoadCheckedImage()(dict(img_path=str(path)))['img']
-        except (BrokenImage, FileNotFoundError) as error:
-            raise BrokenImage(f'{name} is no whole image: {error.__cause__ or error}.') from error
+        return self.images / name
 
     def predict(self, name: str) -> Result:
         """Scores and maps of an image.
@@ -279,21 +265,21 @@ class AttentionEditor:
         return self._forward(name, {layer: painted})
 
     def _forward(self, name: str, painted: Mapping[str, Tensor]) -> Result:
-        image = self.load(name)
+        sample = self.inferencer.pipeline(self._path(name), name, follow=True)
+        shape = tuple(sample.packed['inputs'].shape[-2:])
         with self._lock:
-            seen = self.inferencer._pack(name, image)
-            shape = tuple(seen.packed['inputs'].shape[-2:])
-            edits = {layer: self._edit(layer, one, seen.view, shape) for layer, one in painted.items()}
+            edits = {layer: self._edit(layer, one, sample.view, shape) for layer, one in painted.items()}
             with edit_attention(self.inferencer.model, edits):
-                (seen,) = self.inferencer._infer([seen], 1, None)
-        maps = {layer: self._shown(layer, raw, seen.input_shape) for layer, raw in seen.maps.items()}
-        return Result(seen.sample.pred_score.float().cpu().flatten(), maps, seen.maps, seen.view, seen.input_shape)
+                next(self.inferencer.predict([sample]))
+        maps = {layer: self._shown(layer, raw, sample.input_shape) for layer, raw in sample.maps.items()}
+        scores = sample.prediction.pred_score.float().cpu().flatten()
+        return Result(scores, maps, sample.maps, sample.view, sample.input_shape)
 
     def _edit(self, layer: str, painted: Tensor, view: View, shape: tuple[int, int]) -> Callable[[Tensor], Tensor]:
         """The function of a map that :func:`edit_attention` takes."""
-        if layer not in self.inferencer.kinds:
+        if layer not in self.kinds:
             raise KeyError(f'{layer!r} is no layer with attention; there are {self.layers}.')
-        kind = self.inferencer.kinds[layer]
+        kind = self.kinds[layer]
 
         def edit(attention: Tensor) -> Tensor:
             grid = attention.shape[2:]
@@ -315,7 +301,7 @@ class AttentionEditor:
 
     def _shown(self, layer: str, raw: Tensor, shape: tuple[int, int]) -> Tensor:
         """A map (C, h, w) or (heads, Q, K) as one of (h, w) in [0, 1]."""
-        kind, raw = self.inferencer.kinds[layer], raw[None].float()
+        kind, raw = self.kinds[layer], raw[None].float()
         high, shares = _scale(raw, kind)
         spatial = pairwise_attention(raw.abs(), shape) if kind == 'pairwise' else raw.abs()
         mean = spatial.mean((0, 1))  # h, w
@@ -335,7 +321,7 @@ class AttentionEditor:
         """
         scale = tuple(one * old / new for one, old, new in zip(result.view.scale, result.view.original, shape))
         view = dataclasses.replace(result.view, original=tuple(shape), scale=scale)
-        return maps_in_view(result.maps[layer][None], view, result.input_shape)[0].numpy()
+        return maps_in_view(result.maps[layer][None], view, result.input_shape)[0].cpu().numpy()
 
     def save(self, name: str, layer: str, painted: np.ndarray | Tensor, strokes: Sequence[Mapping] = ()) -> dict:
         """Write the edited map of a layer and its line of the manifest; both replace those of before.
@@ -418,21 +404,21 @@ class AttentionEditor:
         if self._mistakes is None:
             wrong, broken = [], {}
             labelled = (name for name in self.names if self.label(name) is not None)
-            alike = self.inferencer._infer(self._packed(labelled, broken), batch_size, [])
+            alike = self.inferencer.predict(self._samples(labelled, broken), batch_size, [])
             while True:
                 with self._lock:
                     one = next(alike, None)
                 if one is None:
                     break
-                if int(one.sample.pred_score.argmax()) != self.label(one.name):
+                if int(one.prediction.pred_score.argmax()) != self.label(one.name):
                     wrong.append(one.name)
             self._mistakes = wrong, broken
         return self._mistakes
 
-    def _packed(self, names: Iterator[str], broken: dict[str, str]) -> Iterator[Seen]:
+    def _samples(self, names: Iterator[str], broken: dict[str, str]) -> Iterator[ImageSample]:
         for name in names:
             try:
-                yield self.inferencer._pack(name, self.load(name))
+                yield self.inferencer.pipeline(self._path(name), name)
             except BrokenImage as error:
                 broken[name] = str(error)
 

@@ -1,5 +1,7 @@
 """A trained classifier and its test images, for measurements that are no metric of a test run."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -9,8 +11,11 @@ from mmengine.runner import Runner, set_random_seed
 from torch.utils.data import DataLoader, Subset
 
 from ..compat import enable_for
-from ..datasets import check_data
+from ..datasets import check_data, innermost_data_sets
 from ..weights import existing, load_checkpoint
+
+# Wrappers that change how often images come, where they are kept, or their labels
+ONCE = ('RepeatDataset', 'ClassBalancedDataset', 'InMemory', 'NoisyLabels')
 
 
 def load_classifier(
@@ -30,8 +35,8 @@ def load_classifier(
         max_images (int, optional): Take so many of the images, drawn by the seed alone: data sets often lie
             sorted by class, so that the first ones would be no fair sample. Defaults to all.
         seed (int): Of the initialisation and of the draw, at least 0. Defaults to 0.
-        split (str): ``'test'``, or ``'train'`` for the training images, prepared and batched as the test images are.
-            Defaults to ``'test'``.
+        split (str): ``'test'``, or ``'train'`` for the training images, each once and prepared and batched as the test
+            images are; of a ``KFoldDataset`` its training part. Defaults to ``'test'``.
 
     Returns:
         Tuple[BaseModel, DataLoader]: The model, with the metadata of its checkpoint as ``_dataset_meta`` (names of the
@@ -53,16 +58,15 @@ def load_classifier(
     enable_for(cfg)
     cfg.merge_from_dict(options or {})
     check_data(cfg, [f'{split}_dataloader'])
-    test = cfg.test_dataloader.dataset
-    source = test if split == 'test' else {**_innermost(cfg.train_dataloader.dataset), 'pipeline': test.pipeline}
     set_random_seed(seed)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
         model = MODELS.build(cfg.model)
-        dataset = DATASETS.build(source)
-        if max_images is not None:
-            drawn = np.random.default_rng(seed).permutation(len(dataset))[:max_images]
-            dataset = Subset(dataset, sorted(drawn.tolist()))
+    dataset = load_data_set(cfg, split)
+    if max_images is not None:
+        drawn = np.random.default_rng(seed).permutation(len(dataset))[:max_images]
+        dataset = Subset(dataset, sorted(drawn.tolist()))
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         collate = dict(collate_fn=dict(type='default_collate'))  # as for training and testing in MMPretrain
         loader = Runner.build_dataloader({**collate, **cfg.test_dataloader, 'dataset': dataset}, seed=seed)
     if checkpoint is None:
@@ -73,8 +77,48 @@ def load_classifier(
     return model.to(get_device()).eval(), loader
 
 
-def _innermost(dataset: dict) -> dict:
-    """A data set out of what repeats it, keeps it in memory or makes its labels noisy."""
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
+def load_data_set(cfg: Config, split: str = 'test') -> Sequence[dict]:
+    """The images of a config, prepared as test images are.
+
+    Args:
+        cfg (Config): Config with a ``test_dataloader``, and for training images a ``train_dataloader``.
+        split (str): ``'test'``, or ``'train'`` for the training images, each once; of a ``KFoldDataset`` its training
+            part. Defaults to ``'test'``.
+
+    Returns:
+        Sequence[dict]: The data set, with samples ``inputs`` and ``data_samples``.
+    """
+    source = cfg.test_dataloader.dataset
+    if split == 'train':
+        source = _each_image_once(cfg.train_dataloader.dataset, next(innermost_data_sets(source))['pipeline'])
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        return DATASETS.build(source)
+
+
+def existing_indices(dataset: Sequence, indices: Sequence[int] | None = None) -> list[int]:
+    """The indices that a data set has, after a line about those that it has not.
+
+    Args:
+        dataset (Sequence): The data set.
+        indices (Sequence[int], optional): Wanted ones. Defaults to the first four.
+
+    Raises:
+        IndexError: If it has none of them.
+    """
+    found = [index for index in indices or range(4) if 0 <= index < len(dataset)]
+    if not found:
+        raise IndexError(f'The test set has {len(dataset)} images, from 0: there is none of {list(indices or [0])}.')
+    if indices and len(found) < len(indices):
+        print(f'The test set has {len(dataset)} images, from 0: there is no {sorted({*indices} - {*found})}.')
+    return found
+
+
+def _each_image_once(dataset: dict, pipeline: list) -> dict:
+    """A training set with another pipeline, without what repeats it, keeps it in memory or makes its labels noisy."""
+    if 'datasets' in dataset:
+        return {**dataset, 'datasets': [_each_image_once(one, pipeline) for one in dataset['datasets']]}
+    if 'dataset' not in dataset:
+        return {**dataset, 'pipeline': pipeline}
+    inner = _each_image_once(dataset['dataset'], pipeline)
+    kind = dataset['type'] if isinstance(dataset['type'], str) else dataset['type'].__name__
+    return inner if kind.rpartition('.')[2] in ONCE else {**dataset, 'dataset': inner}

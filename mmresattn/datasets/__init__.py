@@ -2,7 +2,7 @@ from .attention_maps import LoadAttentionMap, SplitAttentionMap
 from .batch_transforms import BatchProgressiveResize, BatchRandomCrop, BatchRandomErasing, BatchRandomFlip
 from .broken_images import BrokenImagesHook, LoadCheckedImage
 from .celeba import CELEBA_ATTRIBUTES, CelebAAttributes
-from .checks import check_data
+from .checks import check_data, innermost_data_sets
 from .class_attributes import ClassAttributes
 from .image_arrays import ImageArrays
 from .in_memory import InMemory
@@ -24,4 +24,5 @@ __all__ = [
     'NoisyLabels',
     'SplitAttentionMap',
     'check_data',
+    'innermost_data_sets',
 ]

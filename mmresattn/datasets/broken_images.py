@@ -1,8 +1,6 @@
 """Images that are no images: named, and on demand replaced and counted."""
 
-import io
 import logging
-from contextlib import suppress
 from pathlib import Path
 
 import mmcv
@@ -14,14 +12,10 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS, TRANSFORMS
 from mmengine.runner import Runner
-from PIL import Image, UnidentifiedImageError
+
+from .image_files import BrokenImage, check_image, check_regular_file
 
 LISTED = 10  # so many names at a time
-ENDS = (b'\xff\xd9', b'IEND\xaeB`\x82')  # of whole JPEG and PNG files
-
-
-class BrokenImage(ValueError):
-    """A file that is no whole image."""
 
 
 class Replacement(str):
@@ -44,9 +38,8 @@ class LoadCheckedImage(LoadImageFromFile):
     """MMCV's ``LoadImageFromFile`` that never hands on a part of an image, and names the file that is none.
 
     Images come as (H, W, 3) uint8 in BGR, whatever the file holds: grey ones have three equal channels, CMYK and
-    palettes are converted, transparency is dropped, and of 16 bits the upper 8 stay. JPEG and PNG files are checked
-    for their ends, which costs nothing; other files, and those with something after their end, are decoded a second
-    time by Pillow, which is strict.
+    palettes are converted, transparency is dropped, and of 16 bits the upper 8 stay. Which files are refused,
+    :func:`~mmresattn.datasets.image_files.check_image` says.
 
     An image that is loaded already (MMPretrain's inferencers give such) passes.
 
@@ -102,6 +95,8 @@ class LoadCheckedImage(LoadImageFromFile):
 
     def _read(self, path: str) -> bytes:
         try:
+            if '://' not in str(path) and not self.backend_args:
+                check_regular_file(path)
             return fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError as error:
             gone = [folder for folder in Path(path).parents if not folder.exists()]
@@ -113,13 +108,8 @@ class LoadCheckedImage(LoadImageFromFile):
             ) from error
 
     def _decode(self, content: bytes) -> np.ndarray:
-        if not content:
-            raise BrokenImage('it is empty')
+        check_image(content)
         try:
-            if not content.endswith(ENDS):
-                # What Pillow does not know, or finds too large, the decoder may.
-                with suppress(UnidentifiedImageError, Image.DecompressionBombError):
-                    Image.open(io.BytesIO(content)).load()
             image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
         except Exception as error:  # each decoder has its own
             raise BrokenImage(f'{error or type(error).__name__}') from error

@@ -13,13 +13,13 @@ Expected one folder of images for each class:
 Put or link it there (ln -s /where/it/is {root}), or set MMRESATTN_DATA to the folder that holds `{name}`."""
 
 
-def _datasets(dataset: dict) -> Iterator[dict]:
-    """The data sets inside of wrappers such as ConcatDataset and RepeatDataset."""
+def innermost_data_sets(dataset: dict) -> Iterator[dict]:
+    """The configs of the data sets inside wrappers such as ConcatDataset and RepeatDataset."""
     inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
     if not inner:
         yield dataset
     for one in inner:
-        yield from _datasets(one)
+        yield from innermost_data_sets(one)
 
 
 def _paths(dataset: dict, kind: str) -> Iterator[str]:
@@ -61,7 +61,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
     num_classes = head.get('num_classes') if isinstance(head, dict) else None
     found: list[tuple[str, list[str]]] = []
     for loader in loaders:
-        for dataset in _datasets((cfg.get(loader) or {}).get('dataset') or {}):
+        for dataset in innermost_data_sets((cfg.get(loader) or {}).get('dataset') or {}):
             kind = dataset.get('type', '')
             kind = kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
             for path in _paths(dataset, kind):

@@ -5,6 +5,7 @@ from .checkpoint_hooks import CheckWeightsHook, WholeCheckpointHook
 from .compile_hook import CompileBackboneHook
 from .layer_decay import BackboneLayerDecayConstructor
 from .nonfinite_hook import NonFiniteLossHook
+from .prediction_pictures_hook import PredictionPicturesHook
 from .replay import ReplayHook, ReplaySampler, ReplaySeed
 from .sync_buffers_hook import SyncSavedBuffersHook
 from .time_budget_hook import TimeBudgetHook
@@ -17,6 +18,7 @@ __all__ = [
     'CheckWeightsHook',
     'CompileBackboneHook',
     'NonFiniteLossHook',
+    'PredictionPicturesHook',
     'ReplayHook',
     'ReplaySampler',
     'ReplaySeed',

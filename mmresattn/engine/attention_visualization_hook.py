@@ -1,14 +1,12 @@
 """Attention maps of the same few images, again and again while a network trains."""
 
 import copy
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import cv2
 import numpy as np
 import torch
-from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -17,7 +15,8 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..models.layers import attention_maps, record_attention
+from ..models.layers import attention_maps
+from ..utils import random_state
 
 SIDE = 128  # smaller images are shown enlarged
 
@@ -41,7 +40,8 @@ class AttentionVisualizationHook(Hook):
             Defaults to 4.
         layers (Sequence[str], optional): Names of the maps, as for
             :func:`~mmresattn.models.layers.record_attention`. Defaults to all that have positions.
-        reduction (str): Of the channels or heads: ``'mean'``, ``'max'`` or ``'strongest'``. Defaults to ``'mean'``.
+        reduction (str): Of the channels or heads: ``'strongest'``, ``'mean'`` or ``'max'``. Defaults to
+            ``'strongest'``.
         seed (int): Of the choice of images. Defaults to 0.
 
     Raises:
@@ -57,7 +57,7 @@ class AttentionVisualizationHook(Hook):
         by_epoch: bool = True,
         images: int | Sequence[int] = 4,
         layers: Sequence[str] | None = None,
-        reduction: str = 'mean',
+        reduction: str = 'strongest',
         seed: int = 0,
     ) -> None:
         if interval < 1:
@@ -73,7 +73,7 @@ class AttentionVisualizationHook(Hook):
         """Choose and read the images, and check what would fail in the midst of a training."""
         if not is_main_process():
             return
-        from ..visualization import REDUCTIONS  # with it comes Matplotlib
+        from ..visualization import REDUCTIONS, data_set_sample  # with it comes Matplotlib
 
         if self.reduction not in REDUCTIONS:
             raise ValueError(f'reduction is one of {list(REDUCTIONS)}, not {self.reduction!r}.')
@@ -98,7 +98,7 @@ class AttentionVisualizationHook(Hook):
                 chosen = sorted(np.random.default_rng(self.seed).choice(len(dataset), count, replace=False).tolist())
             if not chosen or not all(0 <= index < len(dataset) for index in chosen):
                 raise IndexError(f'images are of 0 to {len(dataset) - 1}, and at least one; not {chosen}.')
-            self.packed = [dataset[index] for index in chosen]
+            self.samples = [data_set_sample(dataset, index) for index in chosen]
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Draw, if it is time."""
@@ -116,40 +116,18 @@ class AttentionVisualizationHook(Hook):
     def _draw(self, runner: Runner, step: int) -> None:
         if not is_main_process():
             return
+        from ..visualization import place_maps, record_samples, short_name, show_image
+
         model = self._model(runner)
         pictures, maps = [], {}
-        with _random_state_kept(), _evaluated(model), torch.no_grad():
-            for packed in self.packed:  # one by one: detectors' images differ in size
-                image = _picture(packed['inputs'])
-                pictures.append(image)
-                for name, attention in self._maps(model, packed, image.shape[:2]).items():
+        with _random_state_kept(), _evaluated(model):
+            for sample in copy.deepcopy(self.samples):  # one by one: detectors' images differ in size
+                record_samples(model, [sample], self.layers, mode='tensor')
+                pictures.append(show_image(sample.image))
+                for name, attention in place_maps(model, sample, self.reduction).items():
                     maps.setdefault(name, []).append(attention)
         for name, of_images in maps.items():
-            label = name.removeprefix('backbone.').replace('.map', '')
-            runner.visualizer.add_image(f'attention_{label}', _mosaic(pictures, of_images), step)
-
-    def _maps(self, model: nn.Module, packed: dict, shape: tuple[int, int]) -> dict[str, Tensor]:
-        """Maps (H, W) over one image, by name."""
-        from ..visualization import View, maps_in_view, reduce_channels, spatial_maps
-
-        collate = pseudo_collate if hasattr(packed['data_samples'], 'gt_instances') else default_collate
-        data = model.data_preprocessor(collate([copy.deepcopy(packed)]), False)
-        with record_attention(model, self.layers) as maps:
-            model(**data, mode='tensor')
-        input_shape = tuple(data['inputs'].shape[-2:])
-        view = View(shape, shape, (1, 1), (0, 0))
-        return {
-            name: maps_in_view(reduce_channels(attention, self.reduction)[0].cpu(), view, input_shape)[0]
-            for name, attention in spatial_maps(model, maps, input_shape).items()
-        }
-
-
-def _picture(inputs: Tensor) -> np.ndarray:
-    """An image (H, W, 3), uint8 in RGB, of what a pipeline packs: (3, H, W) in BGR, perhaps normalised."""
-    image = inputs.permute(1, 2, 0).flip(-1).float().numpy()
-    if inputs.dtype != torch.uint8:
-        image = 255 * (image - image.min()) / max(np.ptp(image), 1e-12)
-    return np.ascontiguousarray(image.round().astype(np.uint8))
+            runner.visualizer.add_image(f'attention_{short_name(name)}', _mosaic(pictures, of_images), step)
 
 
 def _mosaic(images: Sequence[np.ndarray], maps: Sequence[Tensor]) -> np.ndarray:
@@ -165,8 +143,8 @@ def _mosaic(images: Sequence[np.ndarray], maps: Sequence[Tensor]) -> np.ndarray:
     height = max(column.shape[0] for column in columns)
     padded = [np.pad(one, ((0, height - one.shape[0]), (2, 2), (0, 0)), constant_values=255) for one in columns]
     strip = np.full((20, sum(one.shape[1] for one in padded), 3), 255, np.uint8)
-    said = f'{low:.3g} (dark) to {high:.3g} (bright)'
-    cv2.putText(strip, said, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    scale = f'{low:.3g} (dark) to {high:.3g} (bright)'
+    cv2.putText(strip, scale, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([np.concatenate(padded, 1), strip])
 
 
@@ -184,10 +162,9 @@ def _evaluated(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _random_state_kept() -> Iterator[None]:
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    restore = random_state()
+    with torch.random.fork_rng():  # of accelerators, too
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+            restore()

@@ -15,8 +15,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from ..models.layers import attention_maps, record_attention
-from ..visualization import class_activation_maps, reduce_channels, spatial_maps
-from ..visualization.overlay import resize_map
+from ..visualization import REDUCTIONS, class_activation_maps, reduce_channels, resize_map, spatial_maps
 
 MEASURES = ('deletion', 'insertion', 'road')
 PERCENTILES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
@@ -33,7 +32,7 @@ def pixel_order(maps: Tensor, seed: int = 0) -> Tensor:
         Tensor: Indices (N, H W) into rows laid end to end.
     """
     flat = maps.flatten(1).cpu()
-    shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed))
+    shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed), device='cpu')
     return shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
 
 
@@ -141,7 +140,7 @@ def road(
     targets = [ClassifierOutputSoftmaxTarget(int(label)) for label in labels]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return torch.from_numpy(ROADCombined(list(percentiles))(images, ranks.numpy(), targets, model))
+        return torch.from_numpy(ROADCombined(list(percentiles))(images, ranks.cpu().numpy(), targets, model))
 
 
 def boxes_mask(boxes: Sequence[Sequence[float]], shape: tuple[int, int]) -> np.ndarray:
@@ -196,7 +195,7 @@ def mask_iou(attention: Tensor | np.ndarray, mask: np.ndarray) -> float:
     """
     resized = torch.from_numpy(np.nan_to_num(_on_mask(attention, mask), nan=-np.inf))[None]
     attended = np.zeros(mask.size, bool)
-    attended[pixel_order(resized)[0, : np.count_nonzero(mask)].numpy()] = True
+    attended[pixel_order(resized)[0, : np.count_nonzero(mask)].cpu().numpy()] = True
     attended = attended.reshape(mask.shape)
     return np.count_nonzero(attended & mask) / np.count_nonzero(attended | mask)
 
@@ -223,10 +222,10 @@ def baseline_maps(count: int, shape: tuple[int, int], seed: int = 0) -> dict[str
     generator = torch.Generator().manual_seed(seed)
     y, x = (((torch.arange(side) + 0.5) / side - 0.5) / 0.25 for side in shape)
     centre = torch.exp(-(y[:, None] ** 2 + x**2) / 2)
-    coarse = torch.rand(count, 1, 4, 4, generator=generator)
+    coarse = torch.rand(count, 1, 4, 4, generator=generator, device='cpu')
     return {
         'centre': centre.expand(count, -1, -1),
-        'random': torch.rand(count, *shape, generator=generator),
+        'random': torch.rand(count, *shape, generator=generator, device='cpu'),
         'random, smooth': torch.nn.functional.interpolate(coarse, shape, mode='bilinear', align_corners=False)[:, 0],
     }
 
@@ -236,7 +235,7 @@ def faithfulness(
     loader: Iterable[dict],
     layers: Sequence[str] | None = None,
     *,
-    reduction: str = 'mean',
+    reduction: str = REDUCTIONS[0],
     cams: Sequence[str] = ('gradcam',),
     steps: int = 32,
     percentiles: Sequence[int] = PERCENTILES,
@@ -252,8 +251,8 @@ def faithfulness(
             ``mode='tensor'``. It is put into evaluation mode.
         loader (Iterable[dict]): Batches of ``inputs`` (N, C, H, W), all of one size in a batch.
         layers (Sequence[str], optional): Names of its maps. Defaults to all that have positions.
-        reduction (str): Of their channels or heads, to one map: ``'mean'``, ``'max'`` or ``'strongest'``. Defaults to
-            ``'mean'``.
+        reduction (str): Of their channels or heads, to one map: ``'strongest'``, ``'mean'`` or ``'max'``. Defaults to
+            ``'strongest'``.
         cams (Sequence[str]): Methods of :func:`~mmresattn.visualization.class_activation_maps` to compare with.
             Defaults to Grad-CAM.
         steps (int): Steps of the curves. Defaults to 32.

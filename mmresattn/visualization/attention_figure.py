@@ -1,33 +1,35 @@
 """Figures of attention maps."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
 import matplotlib.ticker
 import numpy as np
-import torch.nn.functional as F
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ..models.layers import AttentionModule, attention_maps, record_attention
-from .overlay import check_image, resize_map
+from .overlay import COLOURS, check_picture, resize_map
+from .text import plain_text
 
-REDUCTIONS = ('mean', 'max', 'strongest')
+REDUCTIONS = ('strongest', 'mean', 'max')  # the first is the default everywhere
 SUFFIXES = ('.png', '.svg', '.pdf')
-COLOURS = 'inferno'
 
 
-def reduce_channels(maps: Tensor, reduction: str = 'mean') -> Tensor:
-    """One map an image of many channels.
+def reduce_channels(maps: Tensor, reduction: str = REDUCTIONS[0]) -> Tensor:
+    """One map per image of many channels.
 
     Args:
         maps (Tensor): Attention (N, C, H, W).
-        reduction (str): ``'mean'`` or ``'max'`` over the channels, or the ``'strongest'`` channel: the one whose
-            attention varies most over positions, as a mask that is constant says nothing. Defaults to ``'mean'``.
+        reduction (str): The ``'strongest'`` channel, which varies most over positions; or the ``'mean'`` or ``'max'``
+            over the channels. The mean of a mask of the Residual Attention Network is no map of the evidence: it shows
+            how open all gates are. Defaults to ``'strongest'``.
 
     Returns:
         Tensor: Attention (N, 1, H, W).
@@ -41,7 +43,7 @@ def reduce_channels(maps: Tensor, reduction: str = 'mean') -> Tensor:
         return maps.amax(1, keepdim=True)
     if reduction == 'strongest':
         return strongest_channels(maps, 1)[0]
-    raise ValueError(f"reduction is 'mean', 'max' or 'strongest', not {reduction!r}.")
+    raise ValueError(f'reduction is one of {list(REDUCTIONS)}, not {reduction!r}.')
 
 
 def strongest_channels(maps: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -180,32 +182,39 @@ def _keep(kept: dict, name: str):
     return hook
 
 
-def attention_figure(images: Sequence[np.ndarray], maps: Mapping[str, Tensor], titles: Sequence[str] = ()) -> Figure:
-    """A grid: one row an image, first the image, then its map in each module, resized to it and laid over it.
+def attention_figure(
+    images: Sequence[np.ndarray], maps: Mapping[str, Sequence[Tensor | np.ndarray]], titles: Sequence[str] = ()
+) -> Figure:
+    """A grid with one row per image: first the image, then its map in each module, laid over it.
 
-    Colours span the range of a module's maps, from its least attention (dark) to its most (bright).
+    Colours span the range of a module's maps, from the least attention (dark) to the most (bright).
 
     Args:
-        images (Sequence[np.ndarray]): N images (H, W, 3), uint8 in RGB.
-        maps (Mapping[str, Tensor]): For each module its maps (N, 1, h, w).
+        images (Sequence[np.ndarray]): N pictures (H, W, 3), uint8 in RGB, of any sizes.
+        maps (Mapping[str, Sequence]): By module its N maps, (h, w) or (1, h, w), of any sizes; NaN stays bare.
         titles (Sequence[str], optional): A title for each image.
 
     Returns:
-        Figure: For ``figure.savefig(path)``.
+        Figure: For :func:`save_figure`.
     """
-    figure = Figure(figsize=(1.5 * (1 + len(maps)), 1.5 * len(images) + 0.6), layout='constrained')
-    axes = figure.subplots(len(images), 1 + len(maps), squeeze=False)
+    heights = [image.shape[0] / image.shape[1] for image in images]
+    height = 1.5 * sum(min(2.0, max(0.5, one)) for one in heights) + 0.6
+    figure = Figure(figsize=(1.5 * (1 + len(maps)), height), layout='constrained')
+    axes = figure.subplots(len(images), 1 + len(maps), squeeze=False, height_ratios=heights)
     for row, image in zip(axes, images):
         row[0].imshow(image)
     for row, title in zip(axes, titles):
-        row[0].set_ylabel(title, fontsize=8)
+        _write(row[0].set_ylabel, title, width=20)
     for column, (name, attention) in enumerate(maps.items(), 1):
-        axes[0, column].set_title(name.removeprefix('backbone.').replace('.', '\n', 1), fontsize=8)
-        low, high = attention.min().item(), attention.max().item()
+        _write(axes[0, column].set_title, short_name(name).replace('.', '\n', 1))
+        attention = [torch.as_tensor(one).detach().cpu() for one in attention]
+        known = torch.cat([one[one.isfinite()] for one in attention])
         for row, image, one in zip(axes, images, attention):
-            resized = F.interpolate(one[None], image.shape[:2], mode='bilinear', align_corners=False)[0, 0].numpy()
+            resized = resize_map(one.reshape(one.shape[-2:]), image.shape[:2])
             row[column].imshow(image)
-            shown = row[column].imshow(resized, cmap=COLOURS, alpha=0.75, vmin=low, vmax=high)
+            shown = row[column].imshow(
+                resized, cmap=COLOURS, alpha=0.75, vmin=known.min().item(), vmax=known.max().item()
+            )
         figure.colorbar(shown, ax=axes[:, column], location='bottom', pad=0.02).ax.tick_params(labelsize=6)
     _no_ticks(axes)
     return figure
@@ -222,9 +231,9 @@ def map_grid(
     """One image and its maps, of any number of modules: each laid over it, with its name and its own bar of colours.
 
     Args:
-        image (np.ndarray): Image (H, W, 3), uint8 in RGB.
+        image (np.ndarray): Picture (H, W, 3), uint8 in RGB.
         maps (Mapping[str, Tensor | np.ndarray]): By name a map (h, w) of any size; NaN stays bare.
-        title (str): What stands over the image. Defaults to nothing.
+        title (str): Text over the image. Defaults to none.
         columns (int, optional): Panels in a row. Defaults to 5, or as many as make the grid about square.
         query (Tuple[float, float], optional): Row and column of the image to mark with a cross, for self-attention.
 
@@ -234,7 +243,7 @@ def map_grid(
     Raises:
         ValueError: If image or maps have another shape.
     """
-    check_image(image)
+    check_picture(image)
     panels = 1 + len(maps)
     rows = math.ceil(panels / (columns or max(5, math.ceil(math.sqrt(panels)))))
     columns = columns or math.ceil(panels / rows)
@@ -243,9 +252,9 @@ def map_grid(
     figure = Figure(figsize=(1.9 * columns, panel * rows), layout='constrained')
     axes = figure.subplots(rows, columns, squeeze=False)
     axes.flat[0].imshow(image)
-    axes.flat[0].set_title(title, fontsize=8)
+    _write(axes.flat[0].set_title, title)
     for axis, (name, attention) in zip(axes.flat[1:], maps.items()):
-        axis.set_title(short_name(name), fontsize=8)
+        _write(axis.set_title, short_name(name))
         axis.imshow(image)
         _show(figure, axis, resize_map(attention, image.shape[:2]), alpha=0.75)
     for axis in axes.flat[:panels]:
@@ -260,13 +269,13 @@ def map_grid(
 def mask_figure(image: np.ndarray, steps: Mapping[str, tuple[Tensor | np.ndarray, ...]], *, title: str = '') -> Figure:
     """Before, mask, after: the panels of figure 1 of the paper, a row for each module or channel.
 
-    Before and after share their colours, so that it is seen what the mask raised.
+    Before and after share their colours, so that they can be compared.
 
     Args:
-        image (np.ndarray): Image (H, W, 3), uint8 in RGB.
+        image (np.ndarray): Picture (H, W, 3), uint8 in RGB.
         steps (Mapping[str, Tuple]): By name the features before, the mask and the features after, (h, w) each, such as
             one channel of :func:`record_mask_steps`.
-        title (str): What stands over the image. Defaults to nothing.
+        title (str): Text over the image. Defaults to none.
 
     Returns:
         Figure: For :func:`save_figure`.
@@ -274,16 +283,16 @@ def mask_figure(image: np.ndarray, steps: Mapping[str, tuple[Tensor | np.ndarray
     Raises:
         ValueError: If image or maps have another shape.
     """
-    check_image(image)
+    check_picture(image)
     height, width = image.shape[:2]
     panel = 1.9 * min(2.0, max(0.5, height / width)) + 0.45
     figure = Figure(figsize=(4 * 2.2, panel * len(steps) + 0.3), layout='constrained')
     axes = figure.subplots(len(steps), 4, squeeze=False)
-    for axis, said in zip(axes[0], (title or 'image', 'features before', 'soft mask', 'features after')):
-        axis.set_title(said, fontsize=9)
+    for axis, text in zip(axes[0], (title or 'image', 'features before', 'soft mask', 'features after')):
+        _write(axis.set_title, text, 9)
     for row, (name, (before, mask, after)) in zip(axes, steps.items()):
         row[0].imshow(image)
-        row[0].set_ylabel(short_name(name), fontsize=8)
+        _write(row[0].set_ylabel, short_name(name))
         before, mask, after = (resize_map(one, image.shape[:2]) for one in (before, mask, after))
         both = np.stack([before, after])
         features = dict(vmin=np.nanmin(both), vmax=np.nanmax(both))
@@ -328,9 +337,16 @@ def check_suffix(path: str | Path) -> Path:
     return path
 
 
+def _write(write: Callable, text: str, size: int = 8, width: int | None = None) -> None:
+    text, how = plain_text(text)
+    write(textwrap.fill(text, width) if width else text, fontsize=size, **how)
+
+
 def _show(figure: Figure, axis: Axes, attention: np.ndarray, **kwargs) -> None:
     shown = axis.imshow(attention, cmap=COLOURS, **kwargs)
-    bar = figure.colorbar(shown, cax=axis.inset_axes([0.03, -0.13, 0.94, 0.06]), orientation='horizontal')
+    aspect = attention.shape[0] / attention.shape[1]
+    place = axis.inset_axes([0.03, -0.13 / aspect, 0.94, 0.06 / aspect])  # as far below images of any shape
+    bar = figure.colorbar(shown, cax=place, orientation='horizontal')
     bar.ax.tick_params(labelsize=6)
     bar.locator = matplotlib.ticker.MaxNLocator(4)
     bar.update_ticks()

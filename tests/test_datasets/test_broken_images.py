@@ -12,7 +12,8 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from PIL import Image
 
-from mmresattn.datasets.broken_images import BrokenImage, BrokenImagesHook, LoadCheckedImage
+from mmresattn.datasets.broken_images import BrokenImagesHook, LoadCheckedImage
+from mmresattn.datasets.image_files import BrokenImage
 
 BLOCKS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 PIXELS = np.kron(BLOCKS, np.ones((8, 8, 1), np.uint8))  # (48, 64, 3) RGB; JPEG keeps it well
@@ -77,7 +78,7 @@ def flipped(content):
 
 BROKEN = {
     'empty': (b'', 'it is empty'),
-    'text': (b'<html>404</html>', 'cannot decode its 16 bytes'),
+    'text': (b'<html>404</html>', 'none of the formats JPEG, PNG'),
     'cut.jpg': (large('JPEG')[:-5000], 'truncated'),
     'cut-by-2.jpg': (large('JPEG')[:-2], 'truncated'),
     'cut.png': (large('PNG')[:-5000], 'truncated'),

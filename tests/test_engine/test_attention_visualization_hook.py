@@ -13,7 +13,7 @@ import mmresattn.engine.attention_visualization_hook as module
 from mmresattn.apis import build_runner
 from mmresattn.engine import AttentionVisualizationHook
 from mmresattn.models.layers import record_attention
-from mmresattn.visualization import overlay
+from mmresattn.visualization import overlay, reduce_channels
 from tests.conftest import ROOT
 
 TINY = dict(_delete_=True, base='attention56-cifar', channels=(8, 8, 8), modules=(1, 1, 0), poolings=(1, 1, 1), t=1,
@@ -77,7 +77,7 @@ def test_weights_are_those_of_a_run_without(tmp_path, monkeypatch):
         return drawing
 
     plain = train(config(tmp_path / 'plain'))
-    monkeypatch.setattr(AttentionVisualizationHook, '_maps', draws(AttentionVisualizationHook._maps))
+    monkeypatch.setattr(module, '_evaluated', draws(module._evaluated))  # within what is put back
     hook = dict(type='AttentionVisualizationHook', interval=1, images=3)
     seen = train(config(tmp_path / 'seen', hook))
     assert len(WRITTEN) == 4  # two maps, two epochs
@@ -106,7 +106,7 @@ def test_pictures_are_maps_of_the_images(tmp_path):
     with torch.no_grad(), record_attention(runner.model) as maps:
         runner.model(runner.model.data_preprocessor(dict(inputs=images))['inputs'], mode='tensor')
     name, step, picture = WRITTEN[1]
-    attention = maps['backbone.stage2.attention1.map'].mean(1, keepdim=True)
+    attention = reduce_channels(maps['backbone.stage2.attention1.map'])
     attention = F.interpolate(attention, (16, 16), mode='bilinear')[:, 0]
     assert name == 'attention_stage2.attention1' and step == 7
     assert picture.shape == (2 * 128 + 20, 3 * (128 + 4), 3)
@@ -116,7 +116,7 @@ def test_pictures_are_maps_of_the_images(tmp_path):
         left = 2 + i * 132
         np.testing.assert_array_equal(picture[:128, left : left + 128], shown)
         expected = overlay(shown, one, low=low, high=high).astype(int)
-        assert np.abs(picture[128:256, left : left + 128] - expected).max() <= 1
+        assert np.abs(picture[128:256, left : left + 128] - expected).max() <= 3  # one step of the colours
 
 
 def test_modes_stay_as_they_are(tmp_path):
@@ -149,7 +149,7 @@ def test_images_are_chosen_once_by_the_seed(tmp_path):
     def chosen(seed):
         hook = AttentionVisualizationHook(images=4, seed=seed)
         hook.before_train(runner)
-        return torch.stack([packed['inputs'] for packed in hook.packed])
+        return torch.stack([sample.packed['inputs'] for sample in hook.samples])
 
     cfg = config(tmp_path)
     runner = build_runner(cfg, ['val_dataloader'])

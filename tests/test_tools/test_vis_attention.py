@@ -33,7 +33,7 @@ def files(tmp_path_factory):
 def test_maps_and_masks(files, tmp_path, capsys):
     main = vis_attention.main
     out = str(tmp_path / 'maps.svg')
-    main([*files, '--out', out, '--reduction', 'strongest', '--channels', '2'])
+    main([*files, '--out', out, '--channels', '2'])
     assert f'; {out} written' in (said := capsys.readouterr().out) and "'pred_class': 'digit " in said
     text = (tmp_path / 'maps.svg').read_text()
     assert text.count('>stage1.attention1 [') == text.count('>stage2.attention1 [') == 2 and '>digit ' in text
@@ -60,10 +60,14 @@ def test_layers_and_wrong_arguments(files, tmp_path, capsys):
         main([*files, '--layers', 'stage1'])
     with pytest.raises(FileNotFoundError, match='none.png'):
         main(['none.png', *files[1:]])
-    for wrong, said in [(['--masks', '--cam', 'gradcam'], '--masks takes'), (['--channels', '2'], '--channels is for')]:
+    for wrong, message in [
+        (['--masks', '--cam', 'gradcam'], '--masks takes'),
+        (['--channels', '2', '--reduction', 'mean'], '--channels is for'),
+        (['--indices', '2'], 'leave out the image'),
+    ]:
         with pytest.raises(SystemExit):
             main([*files, *wrong])
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_table_of_faithfulness(files, tmp_path, capsys):

@@ -30,9 +30,10 @@ def test_reductions():
     maps[:, 0] = 0.9  # high, but constant
     strongest = reduce_channels(maps, 'strongest')
     assert torch.equal(strongest[:, 0], torch.stack([maps[0, 1], maps[1, 2]]))
-    assert torch.allclose(reduce_channels(maps)[0, 0, 0, 0], torch.tensor(1.9 / 3))
+    assert torch.equal(reduce_channels(maps), strongest)  # the default
+    assert torch.allclose(reduce_channels(maps, 'mean')[0, 0, 0, 0], torch.tensor(1.9 / 3))
     assert torch.equal(reduce_channels(maps, 'max'), maps.amax(1, keepdim=True))
-    with pytest.raises(ValueError, match="'mean', 'max' or 'strongest', not 'median'"):
+    with pytest.raises(ValueError, match="not 'median'"):
         reduce_channels(maps, 'median')
     values, numbers = strongest_channels(maps, 2)
     assert numbers[:, 0].tolist() == [1, 2] and torch.equal(values[1, 0], maps[1, 2])
@@ -50,7 +51,7 @@ def test_attention_lies_where_it_is(tmp_path):
     assert image.get_array().shape == (16, 16, 3)
     shown = overlay.get_array()
     assert shown.shape == (16, 16) and shown[:6, :6].min() == 1 and shown[10:].max() == shown[:, 10:].max() == 0
-    assert figure.axes[1].get_title() == 'stage1\nattention1.map' and figure.axes[0].get_ylabel() == 'one'
+    assert figure.axes[1].get_title() == 'stage1\nattention1' and figure.axes[0].get_ylabel() == 'one'
     figure.savefig(tmp_path / 'figure.pdf')
 
 

@@ -8,7 +8,7 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 from mmengine.structures import BaseDataElement
 
 import mmresattn  # noqa: F401  before MMDetection
-from mmresattn.visualization import View, maps_in_view, maps_on_images, pipeline_view
+from mmresattn.visualization import View, maps_in_view, maps_on_images, run_and_follow
 
 
 def sample(**shapes):
@@ -44,7 +44,7 @@ def test_an_image_that_was_not_padded():
 def test_what_is_missing_is_said():
     with pytest.raises(ValueError, match='2 maps are not of these 1 images'):
         maps_on_images(torch.rand(2, 1, 4, 4), [sample()])
-    with pytest.raises(ValueError, match=r"ori_shape and img_shape; this one says \['ori_shape'\]"):
+    with pytest.raises(ValueError, match=r"ori_shape and img_shape; this one has \['ori_shape'\]"):
         maps_on_images(torch.rand(1, 1, 4, 4), [sample(ori_shape=(4, 4))])
 
 
@@ -64,6 +64,26 @@ PIPELINES = {
         dict(type='Normalize', mean=[1, 2, 3], std=[4, 5, 6]),
     ],
     'mirrored': [dict(type='RandomFlip', prob=1.0), dict(type='CenterCrop', crop_size=100)],
+    'efficientnet': [dict(type='EfficientNetCenterCrop', crop_size=64)],
+    'drawn': [
+        dict(type='RandomResizedCrop', scale=70, crop_ratio_range=(0.8, 1)),
+        dict(type='RandomFlip', prob=0.5, direction='vertical'),
+        dict(type='RandomCrop', crop_size=60, padding=4),
+    ],
+    'torchvision': [
+        dict(type='NumpyToPIL', to_rgb=True),
+        dict(type='torchvision/Resize', size=90),
+        dict(type='torchvision/CenterCrop', size=80),
+        dict(type='PILToNumpy', to_bgr=True),
+    ],
+    'colours': [
+        dict(type='ColorJitter', brightness=0.3, contrast=0.3, saturation=0.3),
+        dict(type='Posterize', bits=6, prob=1.0),
+        dict(type='ResizeEdge', scale=100),
+        dict(type='AutoContrast', prob=1.0),
+        dict(type='GaussianBlur', radius=1.0, prob=1.0),
+        dict(type='Equalize', prob=1.0),
+    ],
 }
 
 
@@ -72,57 +92,119 @@ def transforms(name):
         return [TRANSFORMS.build(one) for one in PIPELINES[name]]
 
 
+def spot(shape, row, column):
+    y, x = np.indices(shape) + 0.5
+    bright = 255 * np.exp(-((y - row) ** 2 + (x - column) ** 2) / 2 / 6**2)
+    return np.repeat(bright.round().astype(np.uint8)[..., None], 3, 2)
+
+
+def follow(pipeline, image):
+    return run_and_follow(pipeline, dict(img=image.copy(), img_shape=image.shape[:2], ori_shape=image.shape[:2]))
+
+
+def centre_of_the_spot(image):
+    """The centre of the brightest quarter of the range, which no monotonic change of the values moves."""
+    bright = image.mean(-1)
+    bright = (bright > 0.75 * bright.max()) * bright
+    return tuple((bright * (places + 0.5)).sum() / bright.sum() for places in np.indices(bright.shape))
+
+
 @pytest.mark.parametrize('name', PIPELINES)
 @pytest.mark.parametrize('shape', [(200, 300), (301, 201)])
 def test_a_view_says_where_the_pipeline_puts_a_spot(name, shape):
-    """A soft spot of an image sent through the real pipeline, in bytes, comes out where the view says."""
+    """A soft spot of an image sent through the real pipeline comes out where the view says."""
     pipeline = transforms(name)
     if name == 'padded':
         shape = (200, 300)
-    view = pipeline_view(pipeline, shape)
-    for row, column in [(0.5, 0.5), (0.4, 0.6)]:
+    for seed, (row, column) in enumerate([(0.5, 0.5), (0.42, 0.56)]):
         row, column = row * shape[0], column * shape[1]
-        y, x = np.indices(shape) + 0.5
-        spot = 255 * np.exp(-((y - row) ** 2 + (x - column) ** 2) / 2 / 6**2)
-        image = np.repeat(spot.round().astype(np.uint8)[..., None], 3, 2)
-        seen = Compose(pipeline)(dict(img=image, img_shape=shape, ori_shape=shape))['img'][..., 0].astype(float)
-        assert seen.shape == view.seen and view.original == shape
-        seen = seen - seen[-1 if name != 'padded' else 0, 0]
+        np.random.seed(seed)
+        state = np.random.get_state()
+        results, view = follow(pipeline, spot(shape, row, column))
+        assert results['img'].shape[:2] == view.seen and view.original == shape
+        image = results['img'].astype(float)
         if name == 'padded':
-            seen[100:] = 0  # the padding
-            seen[:, 150:] = 0
-        seen[seen < 0.05 * seen.max()] = 0
-        v, u = np.indices(seen.shape) + 0.5
-        found = (seen * v).sum() / seen.sum(), (seen * u).sum() / seen.sum()
-        assert found == pytest.approx(view.place(row, column), abs=0.6 if name == 'larger' else 0.2)
+            image = image[:99, :149] - image[:99, :149].min()
+        assert centre_of_the_spot(image) == pytest.approx(view.place(row, column), abs=1.3 if name == 'larger' else 0.4)
+        after = np.random.get_state()[1:3]
+        np.random.set_state(state)
+        alone = Compose(pipeline)(dict(img=spot(shape, row, column), img_shape=shape, ori_shape=shape))
+        np.testing.assert_array_equal(alone['img'], results['img'])  # following changes neither pixels nor draws
+        assert np.array_equal(np.random.get_state()[1], after[0]) and np.random.get_state()[2] == after[1]
 
 
 def test_views_that_can_be_computed_by_hand():
-    assert pipeline_view([], (7, 9)) == View((7, 9), (7, 9), pytest.approx((1, 1)), pytest.approx((0, 0), abs=1e-4))
-    view = pipeline_view(transforms('imagenet'), (200, 300))  # to 128x192, of which the middle 112x112
-    assert view.seen == (112, 112)
-    assert view.scale == pytest.approx((0.64, 0.64), rel=1e-4)
-    assert view.offset == pytest.approx((-8, -40), abs=1e-2)
-    assert pipeline_view(transforms('mirrored'), (100, 140)).scale == pytest.approx((1, -1), rel=1e-5)
+    image = spot((200, 300), 90, 170)
+    assert follow([], image[:7, :9])[1] == View((7, 9), (7, 9))
+    view = follow(transforms('imagenet'), image)[1]  # to 128x192, of which the middle 112x112
+    assert view == View((200, 300), (112, 112), (0.64, 0.64), (-8, -40))
+    assert follow(transforms('mirrored'), image[:100, :140])[1].scale == (1, -1)
     for shape in [(1, 1), (2, 3)]:
-        small = pipeline_view(transforms('resized'), shape)
-        assert small.scale == pytest.approx((80 / shape[0], 96 / shape[1]), rel=1e-3)
+        small = follow(transforms('resized'), image[: shape[0], : shape[1]])[1]
+        assert small.scale == (80 / shape[0], 96 / shape[1])
 
 
-def test_transforms_that_do_more_are_refused():
-    def rotate(results):
-        results['img'] = cv2.warpAffine(
-            results['img'], cv2.getRotationMatrix2D((20, 20), 10, 1), (40, 40), borderMode=cv2.BORDER_REPLICATE
-        )
+def brightest(results, copy):
+    """A crop that depends on the content, by code that is not ours."""
+    image = results['img']
+    row, column = np.unravel_index(image[..., 0].argmax(), image.shape[:2])
+    top, left = max(0, row - 20), max(0, column - 15)
+    results['img'] = image[top : top + 50, left : left + 60]
+    if copy:
+        results['img'] = results['img'][:, ::-1].copy()
+    return results
+
+
+@pytest.mark.parametrize('copy', [False, True])
+def test_a_crop_that_depends_on_the_content_is_the_one_that_was_taken(copy):
+    for row, column in [(70.5, 120.5), (60.5, 40.5)]:
+        view = follow([lambda results: brightest(results, copy)], spot((140, 200), row, column))[1]
+        assert view.offset == pytest.approx((20.5 - row, column - 15.5 + 60 if copy else 15.5 - column))
+        assert view.scale == pytest.approx((1, -1 if copy else 1))
+
+
+def test_a_crop_that_depends_on_the_content_and_is_resized_is_placed_or_refused():
+    def smart(results):
+        rows, columns = np.nonzero(results['img'][..., 0] > threshold)
+        part = results['img'][rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        results['img'] = cv2.resize(part, (64, 64))
         return results
 
-    with pytest.raises(ValueError, match=r"The transforms \['function'\] do more than"):
-        pipeline_view([rotate], (40, 40))
+    threshold = 100  # which small ramps do not change much
+    image = spot((140, 200), 70.5, 120.5)
+    rows, columns = np.nonzero(image[..., 0] > threshold)
+    try:
+        view = follow([smart], image)[1]
+        assert view.place(rows.min(), columns.min()) == pytest.approx((0, 0), abs=3)
+        assert view.place(rows.max() + 1, columns.max() + 1) == pytest.approx((64, 64), abs=3)
+    except ValueError as error:
+        assert 'Maps cannot be placed' in str(error)
+    threshold = 0  # which they do
+    with pytest.raises(ValueError, match='Maps cannot be placed on the original image: function of the test pipeline'):
+        follow([smart], image)
+
+
+def rotated(results):
+    turn = cv2.getRotationMatrix2D((20, 20), 10, 1)
+    results['img'] = cv2.warpAffine(results['img'], turn, (40, 40), borderMode=cv2.BORDER_REPLICATE)
+    return results
+
+
+def mirrored_in_place(results):
+    results['img'][:] = results['img'][:, ::-1].copy()
+    return results
+
+
+def test_transforms_that_do_more_are_refused_and_those_in_place_are_noticed():
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    with pytest.raises(ValueError, match='function of the test pipeline does more than'):
+        follow([rotated], image)
+    assert follow([mirrored_in_place], image)[1] == View((40, 40), (40, 40), (1, -1), (0, 40))
 
 
 def test_a_map_of_places_lies_on_the_image():
     """A map that says its own place in what the network saw says, on the image, where the view puts each pixel."""
-    view = pipeline_view(transforms('imagenet'), (200, 300))
+    view = View((200, 300), (112, 112), (0.64, 0.64), (-8, -40))
     stride = 4
     rows, columns = torch.meshgrid(torch.arange(32), torch.arange(30), indexing='ij')
     maps = torch.stack([rows + 0.5, columns + 0.5]) * stride  # of an input padded to 128x120

@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 
 from mmengine.config import DictAction
+from mmengine.dataset import default_collate
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -19,8 +20,7 @@ import mmresattn  # noqa: F401
 from mmresattn.apis import load_classifier
 from mmresattn.evaluation import faithfulness
 from mmresattn.evaluation.faithfulness import MEASURES, PERCENTILES
-from mmresattn.visualization import CAM_METHODS, REDUCTIONS
-from mmresattn.visualization.attention_figure import short_name
+from mmresattn.visualization import CAM_METHODS, REDUCTIONS, batches_of_one_shape, data_set_sample, short_name
 
 
 def parse_args(argv=None):
@@ -28,7 +28,9 @@ def parse_args(argv=None):
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--layers', nargs='+', help='attention maps; default: all with positions')
-    parser.add_argument('--reduction', choices=REDUCTIONS, default='mean', help='of the channels; default: mean')
+    parser.add_argument(
+        '--reduction', choices=REDUCTIONS, default=REDUCTIONS[0], help='of the channels; default: %(default)s'
+    )
     parser.add_argument('--cams', nargs='*', choices=list(CAM_METHODS), default=['gradcam'], help='default: gradcam')
     parser.add_argument('--max-images', type=int, default=100, help='test images, drawn by the seed; default: 100')
     parser.add_argument('--batch-size', type=int, default=25, help='images at once; default: 25')
@@ -51,11 +53,15 @@ def cell(values):
 def main(argv=None):
     args = parse_args(argv)
     console = Console()
-    options = {**(args.cfg_options or {}), 'test_dataloader.batch_size': args.batch_size}
-    model, loader = load_classifier(args.config, args.checkpoint, options, args.max_images, args.seed)
+    model, loader = load_classifier(args.config, args.checkpoint, args.cfg_options, args.max_images, args.seed)
+    indices = track(range(len(loader.dataset)), 'images', console=console)
+    samples = (data_set_sample(loader.dataset, index) for index in indices)
+    batches = (
+        default_collate([sample.packed for sample in batch]) for batch in batches_of_one_shape(samples, args.batch_size)
+    )
     found = faithfulness(
         model,
-        track(loader, 'batches', console=console),
+        batches,
         args.layers,
         reduction=args.reduction,
         cams=args.cams,

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch.utils.flop_counter import FlopCounterMode
 
 import mmresattn  # noqa: F401
+from mmresattn.utils import input_channels
 
 
 def parse_args(argv=None):
@@ -33,7 +34,7 @@ def main(argv=None):
     height, width = shape[0], shape[-1]
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         model = MODELS.build(cfg.model).eval()
-    image = torch.zeros(1, 3, height, width)
+    image = torch.zeros(1, input_channels(model), height, width)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(image)
     mmengine_count = get_model_complexity_info(model, inputs=(image,), show_table=False, show_arch=False)['flops']

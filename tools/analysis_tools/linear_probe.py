@@ -89,7 +89,7 @@ def extract(model, loader, stage, resize, title, console):
         pooled = [out.mean((2, 3)) if out.dim() == 4 else out for out in outputs]  # each N, channels
         features.append(torch.cat(pooled, 1).cpu())
         labels += [sample.gt_label.item() for sample in batch['data_samples']]
-    return torch.cat(features).numpy(), labels
+    return torch.cat(features).cpu().numpy(), labels
 
 
 def main(argv=None):

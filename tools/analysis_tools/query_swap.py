@@ -88,7 +88,7 @@ def main(argv=None):
                 " so that g has no influence on the map. Networks with score='dp' show one."
             )
         print(line)
-    images = [image.permute(1, 2, 0).flip(-1).numpy() for image in batch['inputs']]  # BGR -> RGB
+    images = [image.permute(1, 2, 0).flip(-1).cpu().numpy() for image in batch['inputs']]  # BGR -> RGB
     attention_figure(images, maps, titles).savefig(args.out, dpi=150)
     print(f'{len(images) // 2} pairs written to {args.out}')
 

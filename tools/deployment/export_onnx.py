@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from mmresattn.apis import load_classifier
 from mmresattn.models.fuse import accelerate, fuse, has_fast_bfloat16
 from mmresattn.models.layers import attention_maps, record_attention
+from mmresattn.utils import input_channels
 from mmresattn.weights import load_checkpoint
 
 
@@ -55,7 +56,7 @@ def export(model: nn.Module, size: tuple[int, int], file: Path, names: list[str]
     Returns:
         torch.export.ExportedProgram: What the file was made from.
     """
-    images = torch.randn(2, 3, *size)
+    images = torch.randn(2, input_channels(model), *size)
     shapes = {'images': {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
     with torch.no_grad():
         program = torch.export.export(WithMaps(model, names), (images,), dynamic_shapes=shapes, strict=False)
@@ -82,10 +83,10 @@ def check(file: Path, model: nn.Module, names: list[str], size: tuple[int, int],
     """
     run, worst = runtime(file, torch.get_num_threads()), 0.0
     for batch, height, width in [(1, *size), (3, size[0] + 32, size[1] + 7)]:
-        images = torch.randn(batch, 3, height, width)
+        images = torch.randn(batch, input_channels(model), height, width)
         with torch.no_grad():
             expected = WithMaps(model, names)(images)
-        for name, a, b in zip(['logits', *names], run.run(None, {'images': images.numpy()}), expected):
+        for name, a, b in zip(['logits', *names], run.run(None, {'images': images.cpu().numpy()}), expected):
             difference = float((torch.from_numpy(a) - b).abs().max() / b.abs().max())
             worst = max(worst, difference)
             if difference > tolerance or a.shape != tuple(b.shape):
@@ -100,7 +101,7 @@ def batches(model: BaseModel, loader: DataLoader) -> Iterator[tuple[np.ndarray, 
     """Images as the preprocessor gives them, and their labels."""
     for data in loader:
         data = model.data_preprocessor(data)
-        yield data['inputs'].numpy(), np.array([int(sample.gt_label) for sample in data['data_samples']])
+        yield data['inputs'].cpu().numpy(), np.array([int(sample.gt_label) for sample in data['data_samples']])
 
 
 def quantise(file: Path, target: Path, images: list[np.ndarray]) -> None:
@@ -173,7 +174,7 @@ def openvino_calls(file: Path, images: Tensor) -> dict:
     for precision in ('f32', 'bf16')[: 1 + has_fast_bfloat16()]:
         options = {'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': torch.get_num_threads()}
         request = core.compile_model(model, 'CPU', options).create_infer_request()
-        calls[f'openvino, {precision}'] = lambda request=request: request.infer({0: images.numpy()})
+        calls[f'openvino, {precision}'] = lambda request=request: request.infer({0: images.cpu().numpy()})
     return calls
 
 
@@ -221,7 +222,7 @@ def main(argv=None):
 
     checkpoint = None if args.checkpoint == 'none' else args.checkpoint
     options = args.cfg_options or {}
-    data, calibration = [], [np.random.default_rng(0).standard_normal((1, 3, *args.size), 'float32')]
+    data, calibration = [], []
     if args.images:
         model, loader = load_classifier(args.config, checkpoint, options, args.images)
         data = list(batches(model.cpu(), loader))
@@ -230,6 +231,9 @@ def main(argv=None):
         calibration = [image[None] for images, _ in batches(model.cpu(), loader) for image in images]
     if not (args.images or args.int8 and args.calibration):
         model = build_model(args.config, checkpoint, options)
+    if args.int8 and not args.calibration:
+        shape = (1, input_channels(model), *args.size)
+        calibration = [np.random.default_rng(0).standard_normal(shape, 'float32')]
     names = list(attention_maps(model)) if args.maps is None else args.maps
     fused = fuse(model, mode='tensor')
     size = tuple(args.size)
@@ -247,13 +251,13 @@ def main(argv=None):
         for name, run in runs.items():
             print(f'{name}: {accuracy(run, data):.2f} % of {sum(len(labels) for _, labels in data)} images')
     if args.speed:
-        images = torch.randn(args.speed, 3, *size)
+        images = torch.randn(args.speed, input_channels(model), *size)
         calls = {'eager, channels-last': torch_call(model, images), 'accelerate': torch_call(accelerate(model), images)}
         if has_fast_bfloat16():
             dtype = torch.bfloat16
             calls['accelerate, bfloat16'] = torch_call(accelerate(model, dtype=dtype), images.to(dtype))
         for name, run in runs.items():
-            calls[name] = lambda run=run: run.run(['logits'], {'images': images.numpy()})
+            calls[name] = lambda run=run: run.run(['logits'], {'images': images.cpu().numpy()})
         calls.update(openvino_calls(args.out, images))
         for name, found in speed(calls, args.speed).items():
             print(f'{name}: {found:.4g} images/s at batch {args.speed}')

@@ -8,17 +8,23 @@ import argparse
 
 import torch
 from mmengine.config import DictAction
-from mmengine.dataset import default_collate
 from rich.console import Console
 from rich.table import Table
 
-from mmresattn.apis import load_classifier
+from mmresattn.apis import existing_indices, load_classifier
 from mmresattn.visualization import (
     CAM_METHODS,
     attention_figure,
     cam_layers,
+    check_suffix,
     class_activation_maps,
+    class_names,
+    data_set_sample,
     default_layer,
+    prediction_title,
+    record_samples,
+    save_figure,
+    show_image,
 )
 
 
@@ -27,12 +33,14 @@ def parse_args(argv=None):
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('out', nargs='?', help='picture to write (.png, .svg, .pdf)')
-    parser.add_argument('--indices', type=int, nargs='+', default=[0, 1, 2, 3], help='which images of the test set')
+    parser.add_argument('--indices', type=int, nargs='+', help='which images of the test set; default: 0 1 2 3')
     parser.add_argument('--layer', nargs='+', default=[None], help='modules; default: the last with positions')
     parser.add_argument('--list-layers', action='store_true', help='print the names for --layer and stop')
     parser.add_argument('--method', nargs='+', choices=list(CAM_METHODS), default=['gradcam'], help='default: gradcam')
     parser.add_argument(
-        '--target', default='predicted', help="class to look for: predicted (default), true, or a class's name"
+        '--target',
+        default='predicted',
+        help="class to look for: predicted, true, or a class's name; default: %(default)s",
     )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='change settings of the config: key=value')
     args = parser.parse_args(argv)
@@ -50,36 +58,48 @@ def print_layers(layers):
     Console().print(table)
 
 
+def target_label(target, prediction, classes):
+    """The class whose map is drawn; of several labels the one with the highest score."""
+    scores = prediction.pred_score.cpu()
+    names = [str(name) for name in classes or range(len(scores))]
+    if target == 'predicted':
+        return int(scores.argmax())
+    if target == 'true':
+        labels = prediction.get('gt_label', torch.tensor([])).cpu().reshape(-1).long()
+        if not len(labels):
+            raise ValueError('--target true: an image has no label. Choose predicted, or the name of a class.')
+        return int(labels[scores[labels].argmax()])
+    if target not in names:
+        raise ValueError(f'--target is predicted, true, or one of the classes {names}, not {target!r}.')
+    return names.index(target)
+
+
 def main(argv=None):
     args = parse_args(argv)
     model, loader = load_classifier(args.config, args.checkpoint, args.cfg_options)
     dataset = loader.dataset
-    batch = default_collate([dataset[index] for index in args.indices])
-    layers = cam_layers(model, batch['inputs'])
+    indices = existing_indices(dataset, args.indices)
+    device = model.data_preprocessor.device
+    layers = cam_layers(model, data_set_sample(dataset, indices[0]).packed['inputs'][None].to(device))
     if args.list_layers:
         return print_layers(layers)
-    with torch.no_grad():
-        results = model.test_step(batch)
-    names = list(dataset.CLASSES)
-    true = [result.gt_label.item() for result in results]
-    predicted = [result.pred_label.item() for result in results]
-    if args.target not in ('predicted', 'true', *names):
-        raise ValueError(f'--target is predicted, true, or one of the classes {names}, not {args.target!r}.')
-    labels = {'predicted': predicted, 'true': true}.get(args.target)
-    if labels is None:
-        labels = [names.index(args.target)] * len(results)
-    maps = {
-        f'{method}.{layer or default_layer(layers)}': class_activation_maps(
-            model, batch['inputs'], labels, method, layer
-        )[:, None]
-        for layer in args.layer
-        for method in args.method
-    }
-    images = [image.permute(1, 2, 0).flip(-1).numpy() for image in batch['inputs']]  # BGR -> RGB
-    titles = [f'{names[t]} as {names[p]}' for t, p in zip(true, predicted)]
-    if args.target not in ('predicted', 'true'):
-        titles = [f'{title},\nmaps of {args.target}' for title in titles]
-    attention_figure(images, maps, titles).savefig(args.out, dpi=150)
+    check_suffix(args.out)
+    classes = class_names(dataset)
+    images, maps, titles = [], {}, []
+    for index in indices:  # one by one, as sizes may differ
+        sample = data_set_sample(dataset, index)
+        record_samples(model, [sample], [])
+        label = target_label(args.target, sample.prediction, classes)
+        images.append(show_image(sample.image))
+        titles.append(prediction_title(sample.prediction, classes))
+        if args.target not in ('predicted', 'true'):
+            titles[-1] += f',\nmaps of {args.target}'
+        inputs = sample.packed['inputs'][None].to(device)
+        for layer in args.layer:
+            for method in args.method:
+                name = f'{method}.{layer or default_layer(layers)}'
+                maps.setdefault(name, []).append(class_activation_maps(model, inputs, [label], method, layer))
+    save_figure(attention_figure(images, maps, titles), args.out, 150)
     print(f'{len(images)} images, maps of {", ".join(maps)}, class: {args.target}, written to {args.out}')
 
 

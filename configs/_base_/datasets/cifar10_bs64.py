@@ -18,6 +18,8 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadCheckedImage'),
+    dict(type='ResizeEdge', scale=image_size, edge='short'),  # for other images than CIFAR's
+    dict(type='CenterCrop', crop_size=image_size),
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(

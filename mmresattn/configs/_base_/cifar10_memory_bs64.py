@@ -1,8 +1,9 @@
 # See configs/_base_/datasets/cifar10_memory_bs64.py.
 from sys import modules
 
+from mmcv.transforms import CenterCrop
 from mmengine.dataset import DefaultSampler
-from mmpretrain.datasets import CustomDataset, PackInputs
+from mmpretrain.datasets import CustomDataset, PackInputs, ResizeEdge
 from mmpretrain.evaluation import Accuracy
 
 from mmresattn.datasets import BatchRandomCrop, BatchRandomFlip, InMemory, LoadCheckedImage
@@ -21,7 +22,12 @@ data_preprocessor = dict(
     to_rgb=True,
 )
 
-pipeline = [dict(type=LoadCheckedImage), dict(type=PackInputs)]
+pipeline = [
+    dict(type=LoadCheckedImage),
+    dict(type=ResizeEdge, scale=image_size, edge='short'),  # for other images than CIFAR's
+    dict(type=CenterCrop, crop_size=image_size),
+    dict(type=PackInputs),
+]
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,

@@ -1,7 +1,14 @@
 """Plain torch modules: readable, and usable, without MMEngine's runner."""
 
 from .attention_augmented_conv import AttentionAugmentedConv
-from .attention_map import AttentionMap, attention_maps, checkpoint, edit_attention, record_attention
+from .attention_map import (
+    AttentionMap,
+    attention_maps,
+    check_has_attention,
+    checkpoint,
+    edit_attention,
+    record_attention,
+)
 from .attention_module import (
     MASK_ACTIVATIONS,
     AttentionModule,
@@ -31,6 +38,7 @@ __all__ = [
     'SqueezeExcitation',
     'attention_maps',
     'channel_attention',
+    'check_has_attention',
     'checkpoint',
     'edit_attention',
     'interpolate',

@@ -228,6 +228,22 @@ def attention_maps(model: nn.Module, names: Sequence[str] | None = None) -> dict
     return {name: taps[name] for name in names}
 
 
+def check_has_attention(model: nn.Module) -> None:
+    """Make sure that a model has attention maps.
+
+    Raises:
+        ValueError: If it has none; the message says which models have.
+    """
+    if not attention_maps(model):
+        raise ValueError(
+            f'This {type(model).__name__} has no attention maps. Models that have: ResidualAttentionNet; '
+            'AttentionResNet, a ResNet with SqueezeExcitation, NonLocalAttention or AttentionAugmentedConv, also in '
+            "place of other libraries' SE-ResNets; SEBNInception; PayAttentionNet and the neck PayAttention; "
+            'attention_branch_network(...). In a model of your own, pass the attention weight through an AttentionMap '
+            'in its forward pass.'
+        )
+
+
 def _wraps(parent: nn.Module, name: str) -> bool:
     ddp = isinstance(parent, (DataParallel, DistributedDataParallel))
     return name in WRAPPED or (ddp and name == 'module')
@@ -247,7 +263,7 @@ def record_attention(
 
     Args:
         model (nn.Module): Any model with :class:`AttentionMap` in it. The dict is emptied whenever ``model(...)``
-            starts. Forwards in other threads than this one are not recorded.
+            starts. Forward passes in other threads than this one are not recorded.
         names (Sequence[str], optional): The maps to record. Defaults to all.
         grad (bool): Whether the maps stay in the autograd graph. Defaults to False: they are detached.
         every (bool): Whether a tap that runs several times in one forward gives the list of all its maps instead of
@@ -258,7 +274,10 @@ def record_attention(
 
     Raises:
         KeyError: If a name is unknown; the message lists the known ones.
+        ValueError: If the model has no attention maps.
     """
+    if names is None:
+        check_has_attention(model)
     maps: dict[str, Tensor | list[Tensor]] = {}
     taps = attention_maps(model, names)
     # MMEngine's DDP trains by its own forward and tests by that of the model inside.
@@ -277,8 +296,8 @@ def edit_attention(model: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None
     """Replace attention maps on their way through a model.
 
     Example:
-        >>> with edit_attention(model, {'backbone.stage1.attention1.map': torch.ones_like}):
-        ...     scores_without_mask = model(images)
+        >>> with edit_attention(model, {'backbone.stage1.attention1.map': torch.zeros_like}):
+        ...     scores_without_mask = model(images)  # (1 + 0) T
 
     Args:
         model (nn.Module): Any model with :class:`AttentionMap` in it. Forwards in other threads are not edited.
