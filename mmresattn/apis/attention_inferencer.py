@@ -18,7 +18,7 @@ from mmpretrain.utils import track
 
 from ..compat import enable_for
 from ..compat.cpu_memory import keep_large_blocks
-from ..datasets.image_files import BrokenImage
+from ..datasets import BrokenImage
 from ..models.layers import attention_maps, check_has_attention
 from ..visualization import (
     REDUCTIONS,

@@ -5,6 +5,7 @@ from .celeba import CELEBA_ATTRIBUTES, CelebAAttributes
 from .checks import check_data, innermost_data_sets
 from .class_attributes import ClassAttributes
 from .image_arrays import ImageArrays
+from .image_files import BrokenImage, check_image, find_image_files
 from .in_memory import InMemory
 from .noisy_labels import NoisyLabels
 
@@ -14,6 +15,7 @@ __all__ = [
     'BatchRandomCrop',
     'BatchRandomErasing',
     'BatchRandomFlip',
+    'BrokenImage',
     'BrokenImagesHook',
     'CelebAAttributes',
     'ClassAttributes',
@@ -24,5 +26,7 @@ __all__ = [
     'NoisyLabels',
     'SplitAttentionMap',
     'check_data',
+    'check_image',
+    'find_image_files',
     'innermost_data_sets',
 ]

@@ -39,7 +39,7 @@ class LoadCheckedImage(LoadImageFromFile):
 
     Images come as (H, W, 3) uint8 in BGR, whatever the file holds: grey ones have three equal channels, CMYK and
     palettes are converted, transparency is dropped, and of 16 bits the upper 8 stay. Which files are refused,
-    :func:`~mmresattn.datasets.image_files.check_image` says.
+    :func:`~mmresattn.datasets.check_image` says.
 
     An image that is loaded already (MMPretrain's inferencers give such) passes.
 

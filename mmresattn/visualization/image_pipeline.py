@@ -16,8 +16,8 @@ from mmengine.structures import BaseDataElement
 from mmpretrain.datasets.transforms import ResizeEdge
 from torch import Tensor
 
-from ..datasets import ImageArrays, LoadCheckedImage
-from ..datasets.image_files import BrokenImage, check_image, check_regular_file
+from ..datasets import BrokenImage, ImageArrays, LoadCheckedImage, check_image
+from ..datasets.image_files import check_regular_file
 from .original_image import View, run_and_follow
 from .overlay import check_image_array
 
