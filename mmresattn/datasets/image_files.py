@@ -31,7 +31,7 @@ class BrokenImage(ValueError):
 def find_image_files(folder: str | Path) -> list[Path]:
     """Everything in a folder and its subfolders that is named like an image, sorted; hidden files and folders are not.
 
-    Whether each is one, :func:`read_image_file` says.
+    :func:`check_image` tells whether each is one.
     """
     folder = Path(folder)
     found = (path for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES)

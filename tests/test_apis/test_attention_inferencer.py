@@ -51,9 +51,9 @@ def photo(seed, height=40, width=56):
 
 
 @pytest.fixture(scope='module')
-def inferencer():
+def inferencer(device):
     torch.manual_seed(0)
-    return AttentionInferencer(config(), pretrained=False, device='cpu', classes=CLASSES)
+    return AttentionInferencer(config(), pretrained=False, device=device, classes=CLASSES)
 
 
 @pytest.fixture(scope='module')
@@ -94,9 +94,9 @@ def test_maps_are_those_that_pass_the_taps(inferencer, photos):
     assert list(only) == ['backbone.stage2.attention1.map']
 
 
-def test_batches_change_nothing(inferencer):
+def test_batches_change_nothing(inferencer, device):
     """Also of images whose sizes differ, where there is no crop."""
-    net = AttentionInferencer(inferencer.model, device='cpu')
+    net = AttentionInferencer(inferencer.model, device=device)
     net.pipeline.steps = net.pipeline.steps[-1:]  # PackInputs
     images = [photo(0), photo(1), photo(2, 24, 40), photo(3)]
     alone = [net(one)[0] for one in images]
@@ -248,19 +248,19 @@ def test_models_that_do_not_do(tmp_path):
         channels(photo(0), show_dir=tmp_path)
 
 
-def test_by_name_config_file_and_built_model(tmp_path):
+def test_by_name_config_file_and_built_model(tmp_path, device):
     """All three have the weights of the repository, and the classes of a checkpoint come with it."""
-    by_name = AttentionInferencer('attention56_cifar10_fast', device='cpu')
+    by_name = AttentionInferencer('attention56_cifar10_fast', device=device)
     path = f'{ROOT}/configs/resattn/attention56_cifar10_fast.py'
     weights = f'{ROOT}/weights/attention56_cifar10_fast.safetensors'
     expected = by_name(photo(0))[0]['pred_scores']
-    np.testing.assert_array_equal(AttentionInferencer(path, weights, 'cpu')(photo(0))[0]['pred_scores'], expected)
-    built = get_model(path, device='cpu')
+    np.testing.assert_array_equal(AttentionInferencer(path, weights, device)(photo(0))[0]['pred_scores'], expected)
+    built = get_model(path, device=device)
     assert not np.allclose(AttentionInferencer(built)(photo(0))[0]['pred_scores'], expected)
     np.testing.assert_allclose(AttentionInferencer(built, weights)(photo(0))[0]['pred_scores'], expected, rtol=1e-5)
     meta = dict(dataset_meta=dict(classes=list('0123456789')))
     torch.save(dict(state_dict=built.state_dict(), meta=meta), tmp_path / 'named.pth')
-    named = AttentionInferencer(path, str(tmp_path / 'named.pth'), 'cpu')(photo(0))[0]
+    named = AttentionInferencer(path, str(tmp_path / 'named.pth'), device)(photo(0))[0]
     assert named['pred_class'] == str(named['pred_label'])
 
 
@@ -287,12 +287,12 @@ def test_self_attention_and_attention_branches(tmp_path):
     assert 0 <= result['pred_label'] < 5 and {one.shape for one in result['attention_on_image'].values()} == {(40, 56)}
 
 
-def test_a_detector(tmp_path):
+def test_a_detector(tmp_path, device):
     apis = pytest.importorskip('mmdet.apis')
     cfg = Config.fromfile(ROOT / 'configs/detection/faster-rcnn_attention56-cifar_fpn_bccd.py')
     cfg.model.backbone.init_cfg = None
     torch.manual_seed(0)
-    ours = AttentionInferencer(cfg, pretrained=False, device='cpu')
+    ours = AttentionInferencer(cfg, pretrained=False, device=device)
     cv2.imwrite(str(tmp_path / 'cells.png'), photo(0, 90, 120))
     (result,) = ours(str(tmp_path / 'cells.png'), on_image=True, reduction='mean')
     ours.model.cfg = cfg
@@ -309,12 +309,12 @@ def test_a_detector(tmp_path):
     assert AttentionInferencer(built.model)(str(tmp_path / 'cells.png'))[0]['prediction'].scale_factor == (1.6, 1.6)
 
 
-def test_a_segmenter(tmp_path):
+def test_a_segmenter(tmp_path, device):
     apis = pytest.importorskip('mmseg.apis')
     cfg = Config.fromfile(ROOT / 'configs/segmentation/upernet_attention56-cifar_1xb4-1200_dsb2018-128x128.py')
     cfg.model.backbone.init_cfg = None
     torch.manual_seed(0)
-    ours = AttentionInferencer(cfg, pretrained=False, device='cpu')
+    ours = AttentionInferencer(cfg, pretrained=False, device=device)
     image = photo(0, 64, 80)
     (result,) = ours(image, on_image=True)
     ours.model.cfg = cfg

@@ -91,7 +91,7 @@ def smooth(height=24, width=32, channels=3, top=256, dtype=np.uint8):
     return (large[..., 0] if channels == 1 else large).astype(dtype)
 
 
-def test_K2_1_files_are_read_by_the_loading_step_of_the_config(tmp_path):
+def test_K2_1_files_are_read_by_the_loading_step_of_the_config(tmp_path, device):
     """16-bit RGB: the inferencer and the editor give the scores that tools/test.py does."""
     for i in range(3):
         write(tmp_path / 'images' / 'abc'[i] / f'{i}.png', smooth(top=65536, dtype=np.uint16))
@@ -101,12 +101,12 @@ def test_K2_1_files_are_read_by_the_loading_step_of_the_config(tmp_path):
     model, loader = load_classifier(*files)
     with torch.no_grad():
         expected = [model.test_step(batch)[0].pred_score for batch in loader]
-    inferencer = AttentionInferencer(*files, device='cpu')
+    inferencer = AttentionInferencer(*files, device=device)
     for result, scores in zip(inferencer(str(tmp_path / 'images'), on_image=True), expected, strict=True):
         torch.testing.assert_close(torch.from_numpy(result['pred_scores']), scores, rtol=1e-5, atol=1e-6)
     as_bytes = inferencer(cv2.imread(str(tmp_path / 'images/a/0.png')))[0]['pred_scores']
     assert not np.allclose(as_bytes, expected[0])  # so the test can fail
-    editor = AttentionEditor(*files, tmp_path / 'images', tmp_path / 'out', 'cpu')
+    editor = AttentionEditor(*files, tmp_path / 'images', tmp_path / 'out', device)
     torch.testing.assert_close(editor.predict('a/0.png').scores, expected[0], rtol=1e-5, atol=1e-6)
 
 
@@ -123,7 +123,7 @@ class ReadArrayOfTest:
     ('channels', 'load'),
     [(1, dict(type='LoadImageFromFile', color_type='grayscale')), (5, dict(type='ReadArrayOfTest'))],
 )
-def test_K2_2_any_number_of_channels_and_depth(tmp_path, channels, load, capsys):
+def test_K2_2_any_number_of_channels_and_depth(tmp_path, channels, load, capsys, device):
     image = smooth(channels=channels)
     for i in range(2):
         if channels == 1:
@@ -137,7 +137,7 @@ def test_K2_2_any_number_of_channels_and_depth(tmp_path, channels, load, capsys)
                    extensions=('.png', '.npy'))  # fmt: skip
     files = checkpoint(config(dataset, load=load, channels=channels), tmp_path)
     path = str(tmp_path / f'images/0{ending}')
-    inferencer = AttentionInferencer(*files, device='cpu')
+    inferencer = AttentionInferencer(*files, device=device)
     (result,) = inferencer(path, on_image=True)
     assert {placed.shape for placed in result['attention_on_image'].values()} == {(24, 32)}
     for args in ([path, *files], [*files, '--indices', '0', '1']):
@@ -177,10 +177,10 @@ def test_K2_2_how_images_are_shown_is_one_rule():
 
 
 @pytest.fixture(scope='module')
-def net():
+def net(device):
     """A tiny inferencer whose pipeline tests exchange."""
     torch.manual_seed(0)
-    return AttentionInferencer(config(), pretrained=False, device='cpu')
+    return AttentionInferencer(config(), pretrained=False, device=device)
 
 
 def test_K2_3_equalised_images(net, monkeypatch):
