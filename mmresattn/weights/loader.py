@@ -23,6 +23,7 @@ TRUSTED = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'  # PyTorch's variable for files who
 LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # how torch.save began before it wrote zip archives
 REFUSED = 'GLOBAL|refused|reduce for|an only (build|create)|Unsupported operand'
 METADATA = 'mmresattn'  # the key of our JSON in a .safetensors file
+CONFIGS = (('meta', 'config'), ('meta', 'cfg'), ('message_hub', 'runtime_info', 'cfg'))
 _loading = threading.Lock()  # PyTorch's list of safe types belongs to the whole process
 
 
@@ -89,14 +90,18 @@ def unwrap(content: dict, source: str) -> dict:
 def read_content(address: str | Path, map_location: Any = None) -> dict:
     """What a checkpoint holds, as :func:`read_checkpoint` but not unwrapped: the form in which MMEngine expects it.
 
-    The text of a config is left out: MMEngine would execute it when a training is resumed.
+    The texts of configs are left out: MMEngine would execute them to resume a training or to infer without a config.
     """
     with local_file(address) as path:
         content = (_read_safetensors if path.endswith('.safetensors') else _read_pickle)(path, map_location)
     if not isinstance(content, dict):
         raise CheckpointError(f'{path} ({_size(path)}) holds {_kind(content)}; a checkpoint is a dict of weights.')
-    if isinstance(content.get('meta'), dict):
-        content['meta'].pop('config', None)
+    for *place, key in CONFIGS:
+        holder = content
+        for name in place:
+            holder = holder.get(name) if isinstance(holder, dict) else None
+        if isinstance(holder, dict):
+            holder.pop(key, None)
     if str(address).startswith('mmcls://'):  # MMEngine's scheme for the backbone of a classifier
         state = content.get('state_dict', content)
         return {'state_dict': {k.removeprefix('backbone.'): v for k, v in state.items() if k.startswith('backbone.')}}

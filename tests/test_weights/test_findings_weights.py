@@ -416,6 +416,13 @@ def test_K1_9_the_text_of_a_config_is_not_executed(trained, tmp_path, monkeypatc
     assert mark.exists()
 
 
+def test_K1_9_no_text_of_a_config_comes_out(trained):
+    raw = torch.load(trained)
+    assert 'cfg' in raw['meta'] and 'cfg' in raw['message_hub']['runtime_info']
+    for content in (read_checkpoint(trained), mmengine_checkpoint._load_checkpoint(str(trained))):
+        assert 'cfg' not in content['meta'] and 'cfg' not in content['message_hub']['runtime_info']
+
+
 class Rebuild:
     """Pickles as a call of NumPy's functions with a state of the file's choice."""
 
