@@ -72,17 +72,19 @@ def unwrap(content: dict, source: str) -> dict:
     key = next((key for key in ('state_dict', 'model_state_dict', 'model') if key in content), None)
     state = content if key is None else content[key]
     if not isinstance(state, dict) or not state:
-        raise CheckpointError(f'{source}: {key} is {_kind(state)}, not weights by name.')
+        raise CheckpointError(f'{source} has no weights by name: {key or "the file"} is {_kind(state)}.')
     for name, weight in state.items():
         if not isinstance(name, str) or not isinstance(weight, Tensor):
             where = f'keys {", ".join(map(str, list(state)[:8]))}' if key is None else f'{key}[{name!r}]'
             raise CheckpointError(f'{source} has no weights by name: found {where} with {_kind(weight)}.')
-    wrapped = all(name.startswith('module.') for name in state)
-    if wrapped or key is None:
-        versions = getattr(state, '_metadata', {})
-        prefix = 'module.' if wrapped else ''
-        state = OrderedDict((name.removeprefix(prefix), weight) for name, weight in state.items())
-        state._metadata = OrderedDict((name.removeprefix(prefix), version) for name, version in versions.items())
+    prefix = 'module.' if all(name.startswith('module.') for name in state) else ''
+    versions = getattr(state, '_metadata', None)
+    state = OrderedDict((name.removeprefix(prefix), weight) for name, weight in state.items())
+    state._metadata = OrderedDict(  # versions of modules, by which they rename old weights
+        (name.removeprefix(prefix), version)
+        for name, version in (versions.items() if isinstance(versions, dict) else ())
+        if isinstance(name, str) and isinstance(version, dict)
+    )
     meta = content.get('meta') if key else None
     return {**(content if key else {}), 'state_dict': state, 'meta': meta if isinstance(meta, dict) else {}}
 
@@ -156,6 +158,8 @@ def _read_pickle(path: str, map_location: Any) -> Any:
                 with FakeTensorMode():  # a file of this kind says how much memory to take before it shows what it has
                     _check_sizes(path, torch.load(path, map_location='cpu'))
             content = torch.load(path, map_location=map_location)
+        if not trusted:
+            _check_sizes(path, content)
     except (CheckpointError, MemoryError, PermissionError):
         raise
     except Exception as error:  # damaged files raise anything
@@ -176,8 +180,6 @@ def _read_pickle(path: str, map_location: Any) -> Any:
         if start == LEGACY:
             raise _damaged(path, reason) from error
         raise CheckpointError(f'{path} ({_size(path)}) is not a checkpoint: torch.save did not write it.') from error
-    if not trusted:
-        _check_sizes(path, content)
     return content
 
 
