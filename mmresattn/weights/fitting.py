@@ -101,7 +101,7 @@ def load_weights(
         for name, weight in fitting.items():
             own[name].copy_(weight)
     if fresh:
-        print_log(f'{source} has no weights for {", ".join(fresh)}: they start fresh.', logger='current')
+        print_log(f'Not from {source}, but freshly initialised: {", ".join(fresh)}.', logger='current')
 
 
 def load_checkpoint(model: nn.Module, address: str | Path) -> dict:
@@ -229,6 +229,8 @@ def _as_taken(model: nn.Module, given: Mapping[str, Tensor], prefix: str) -> Ord
 
 def _unfit(given: Tensor, own: Tensor) -> str:
     """Why a weight cannot be used; '' if it can."""
+    if given.is_meta:
+        return 'without values'
     if given.layout is not torch.strided or given.is_quantized:
         return 'sparse or quantised'
     if given.is_complex() or given.is_floating_point() != own.is_floating_point():

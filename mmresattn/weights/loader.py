@@ -23,6 +23,7 @@ TRUSTED = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'  # PyTorch's variable for files who
 LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # how torch.save began before it wrote zip archives
 REFUSED = 'GLOBAL|refused|reduce for|an only (build|create)|Unsupported operand'
 METADATA = 'mmresattn'  # the key of our JSON in a .safetensors file
+CONFIGS = (('meta', 'config'), ('meta', 'cfg'), ('message_hub', 'runtime_info', 'cfg'))
 _loading = threading.Lock()  # PyTorch's list of safe types belongs to the whole process
 
 
@@ -71,17 +72,19 @@ def unwrap(content: dict, source: str) -> dict:
     key = next((key for key in ('state_dict', 'model_state_dict', 'model') if key in content), None)
     state = content if key is None else content[key]
     if not isinstance(state, dict) or not state:
-        raise CheckpointError(f'{source}: {key} is {_kind(state)}, not weights by name.')
+        raise CheckpointError(f'{source} has no weights by name: {key or "the file"} is {_kind(state)}.')
     for name, weight in state.items():
         if not isinstance(name, str) or not isinstance(weight, Tensor):
             where = f'keys {", ".join(map(str, list(state)[:8]))}' if key is None else f'{key}[{name!r}]'
             raise CheckpointError(f'{source} has no weights by name: found {where} with {_kind(weight)}.')
-    wrapped = all(name.startswith('module.') for name in state)
-    if wrapped or key is None:
-        versions = getattr(state, '_metadata', {})
-        prefix = 'module.' if wrapped else ''
-        state = OrderedDict((name.removeprefix(prefix), weight) for name, weight in state.items())
-        state._metadata = OrderedDict((name.removeprefix(prefix), version) for name, version in versions.items())
+    prefix = 'module.' if all(name.startswith('module.') for name in state) else ''
+    versions = getattr(state, '_metadata', None)
+    state = OrderedDict((name.removeprefix(prefix), weight) for name, weight in state.items())
+    state._metadata = OrderedDict(  # versions of modules, by which they rename old weights
+        (name.removeprefix(prefix), version)
+        for name, version in (versions.items() if isinstance(versions, dict) else ())
+        if isinstance(name, str) and isinstance(version, dict)
+    )
     meta = content.get('meta') if key else None
     return {**(content if key else {}), 'state_dict': state, 'meta': meta if isinstance(meta, dict) else {}}
 
@@ -89,14 +92,18 @@ def unwrap(content: dict, source: str) -> dict:
 def read_content(address: str | Path, map_location: Any = None) -> dict:
     """What a checkpoint holds, as :func:`read_checkpoint` but not unwrapped: the form in which MMEngine expects it.
 
-    The text of a config is left out: MMEngine would execute it when a training is resumed.
+    The texts of configs are left out: MMEngine would execute them to resume a training or to infer without a config.
     """
     with local_file(address) as path:
         content = (_read_safetensors if path.endswith('.safetensors') else _read_pickle)(path, map_location)
     if not isinstance(content, dict):
         raise CheckpointError(f'{path} ({_size(path)}) holds {_kind(content)}; a checkpoint is a dict of weights.')
-    if isinstance(content.get('meta'), dict):
-        content['meta'].pop('config', None)
+    for *place, key in CONFIGS:
+        holder = content
+        for name in place:
+            holder = holder.get(name) if isinstance(holder, dict) else None
+        if isinstance(holder, dict):
+            holder.pop(key, None)
     if str(address).startswith('mmcls://'):  # MMEngine's scheme for the backbone of a classifier
         state = content.get('state_dict', content)
         return {'state_dict': {k.removeprefix('backbone.'): v for k, v in state.items() if k.startswith('backbone.')}}
@@ -151,6 +158,8 @@ def _read_pickle(path: str, map_location: Any) -> Any:
                 with FakeTensorMode():  # a file of this kind says how much memory to take before it shows what it has
                     _check_sizes(path, torch.load(path, map_location='cpu'))
             content = torch.load(path, map_location=map_location)
+        if not trusted:
+            _check_sizes(path, content)
     except (CheckpointError, MemoryError, PermissionError):
         raise
     except Exception as error:  # damaged files raise anything
@@ -171,8 +180,6 @@ def _read_pickle(path: str, map_location: Any) -> Any:
         if start == LEGACY:
             raise _damaged(path, reason) from error
         raise CheckpointError(f'{path} ({_size(path)}) is not a checkpoint: torch.save did not write it.') from error
-    if not trusted:
-        _check_sizes(path, content)
     return content
 
 

@@ -425,7 +425,7 @@ ORDERS = {
         """,
     'after MMPretrain': 'import mmpretrain.models, mmresattn.compat.operators_enabled, mmdet.apis, mmdet.evaluation',
     'after bare MMDetection': 'import mmdet.utils, mmdet.registry, mmresattn.compat.operators_enabled, mmdet.models',
-    'after bare MMSegmentation': 'import mmseg, mmseg.registry, mmresattn.compat.operators_enabled, mmseg.utils, mmseg.apis',
+    'after bare MMSegmentation': 'import mmseg.registry, mmresattn.compat.operators_enabled, mmseg.utils, mmseg.apis',
     'by a config': """
         from mmdet.registry import MODELS
         from mmengine.config import Config

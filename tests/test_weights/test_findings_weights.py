@@ -301,7 +301,7 @@ def test_K1_4_exactly_the_class_weights_may_be_new(name, monkeypatch):
     before = {key: value.clone() for key, value in five.state_dict().items()}
     load_weights(five, given, 'ten.pth', fine_tune=True)
     same = {key for key, value in five.state_dict().items() if torch.equal(value, before[key])}
-    assert logged and set(logged[0].partition(' for ')[2].removesuffix(': they start fresh.').split(', ')) == new
+    assert logged and set(logged[0].partition('initialised: ')[2].removesuffix('.').split(', ')) == new
     for key, value in five.state_dict().items():
         fresh = any(key.startswith(f'{part}.') for part in new)
         assert key in same if fresh else torch.equal(value, given[key])
@@ -416,6 +416,13 @@ def test_K1_9_the_text_of_a_config_is_not_executed(trained, tmp_path, monkeypatc
     assert mark.exists()
 
 
+def test_K1_9_no_text_of_a_config_comes_out(trained):
+    raw = torch.load(trained)
+    assert 'cfg' in raw['meta'] and 'cfg' in raw['message_hub']['runtime_info']
+    for content in (read_checkpoint(trained), mmengine_checkpoint._load_checkpoint(str(trained))):
+        assert 'cfg' not in content['meta'] and 'cfg' not in content['message_hub']['runtime_info']
+
+
 class Rebuild:
     """Pickles as a call of NumPy's functions with a state of the file's choice."""
 
@@ -509,6 +516,7 @@ def test_K1_11_checkpoints_made_here_record_it(trained):
         (lambda weight: weight * torch.nan, 'NaN'),
         (lambda weight: weight + torch.inf, 'infinite'),
         (lambda weight: weight.to_sparse(), 'sparse or quantised'),
+        (lambda weight: weight.to('meta'), 'without values'),
         (lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8), 'sparse or quantised'),
     ],
 )
@@ -562,8 +570,8 @@ def test_K1_13_whatever_a_damaged_file_raises_is_one_error_with_its_name_and_siz
     ('content', 'message'),
     [
         (b'hello world', r'is not a checkpoint: torch.save did not write it'),
-        ({'state_dict': [1, 2]}, 'state_dict is a list'),
-        ({'state_dict': {}}, 'state_dict is a dict, not weights'),
+        ({'state_dict': [1, 2]}, 'no weights by name: state_dict is a list'),
+        ({'state_dict': {}}, 'state_dict is a dict'),
         ({'epoch': 3, 'net': {}}, 'no weights by name: found keys epoch, net'),
         ({'state_dict': {'a': 1}}, r"found state_dict\['a'\] with a int"),
         ({'state_dict': {1: torch.ones(1)}}, r'found state_dict\[1\]'),
