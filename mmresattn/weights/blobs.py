@@ -4,13 +4,12 @@ import pickle
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-TYPES = ('f2', 'f4', 'f8', 'i4', 'i8')
+from .safe_types import PlainArray, PlainDtype, refuse
 
 
 def read_blobs(path: str | Path) -> dict[str, np.ndarray]:
@@ -36,7 +35,9 @@ def read_blobs(path: str | Path) -> dict[str, np.ndarray]:
         return READERS[path.suffix](path)
     except (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, EOFError, RuntimeError, ValueError, TypeError,
             AttributeError, IndexError, KeyError, OverflowError, MemoryError) as error:  # fmt: skip
-        raise ValueError(f'{path} ({path.stat().st_size:,} bytes) is no readable {path.suffix} file: {error}') from error
+        raise ValueError(
+            f'{path} ({path.stat().st_size:,} bytes) is not a readable {path.suffix} file: {error}'
+        ) from error
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -117,94 +118,65 @@ def _read_caffemodel(path: Path) -> dict[str, np.ndarray]:
 # --- Caffe2: a pickle, of which only arrays, numbers, texts, dicts, lists and tuples are taken -----------------------
 
 
-class _StandIn:
-    """What a pickle gets in place of a function of NumPy, and cannot change."""
+class _Function:
+    """What a pickle gets in place of a function or class, which it can call and not change."""
 
-    __slots__ = ('function',)
+    __slots__ = ('call',)
 
-    def __init__(self, function: Callable) -> None:
-        object.__setattr__(self, 'function', function)
+    def __init__(self, call: Callable) -> None:
+        self.call = call
 
     def __call__(self, *args: Any) -> Any:
-        return self.function(*args)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise pickle.UnpicklingError('it changes a function')
+        return self.call(*args)
 
     def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError('it changes a function')
+        refuse('Changing a function')
 
 
-class _DType:
-    def __init__(self, kind: str, *flags: Any) -> None:
-        if kind not in TYPES:
-            raise pickle.UnpicklingError(f'it holds an array of {kind!r}; expected one of {", ".join(TYPES)}')
-        self.dtype = np.dtype(kind)
+class _Array(PlainArray):
+    """An array whose bytes may be a text, as Python 2 had them."""
 
     def __setstate__(self, state: tuple) -> None:
-        _, order, *rest = state
-        if order not in ('<', '>', '=', '|') or rest[:3] != [None, None, None]:
-            raise pickle.UnpicklingError('it holds an array of records')
-        self.dtype = self.dtype.newbyteorder(order)
-
-
-class _Array:
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, kind, fortran, content = state
-        content = content.encode('latin1') if isinstance(content, str) else content
-        if not (isinstance(content, bytes) and isinstance(kind, _DType)):
-            raise pickle.UnpicklingError('it holds an array of objects')
-        if not all(isinstance(n, int) and n >= 0 for n in shape) or prod(shape) * kind.dtype.itemsize != len(content):
-            raise pickle.UnpicklingError(f'an array of shape {shape} has {len(content)} bytes')
-        array = np.frombuffer(content, kind.dtype).reshape(shape, order='F' if fortran else 'C')
-        self.array = array.astype(kind.dtype.newbyteorder('='))
-
-
-def _scalar(kind: _DType, content: str | bytes) -> _Array:
-    array = _Array()
-    array.__setstate__((1, (), kind, False, content))
-    return array
+        *rest, raw = state
+        super().__setstate__((*rest, raw.encode('latin1') if isinstance(raw, str) else raw))
 
 
 def _encode(text: str, encoding: str) -> bytes:
     if encoding != 'latin1':
-        raise pickle.UnpicklingError(f'it encodes a text as {encoding!r}')
+        refuse(f'The encoding {encoding!r}')
     return text.encode('latin1')
 
 
-STAND_INS = {
-    ('numpy', 'ndarray'): _StandIn(_Array),
-    ('numpy', 'dtype'): _StandIn(_DType),
-    ('_codecs', 'encode'): _StandIn(_encode),
-    ('collections', 'OrderedDict'): _StandIn(dict),
-    # NumPy 2 renamed the module in which NumPy 1 pickled these.
-    **{(f'numpy.{core}.multiarray', '_reconstruct'): _StandIn(lambda *_: _Array()) for core in ('core', '_core')},
-    **{(f'numpy.{core}.multiarray', 'scalar'): _StandIn(_scalar) for core in ('core', '_core')},
+ALLOWED = {
+    ('numpy', 'ndarray'): _Function(PlainArray),
+    ('numpy', 'dtype'): _Function(PlainDtype),
+    ('_codecs', 'encode'): _Function(_encode),
+    ('collections', 'OrderedDict'): _Function(dict),
+    # NumPy 2 renamed the module in which NumPy 1 pickled arrays.
+    **{
+        (f'numpy.{core}.multiarray', '_reconstruct'): _Function(lambda *_: np.ndarray.__new__(_Array, 0, np.uint8))
+        for core in ('core', '_core')
+    },
 }
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> _StandIn:
-        if (module, name) not in STAND_INS:
-            raise pickle.UnpicklingError(f'it asks for {module}.{name}, which was refused and not run')
-        return STAND_INS[module, name]
+    def find_class(self, module: str, name: str) -> _Function:
+        return ALLOWED.get((module, name)) or refuse(f'{module}.{name}')
 
-    def persistent_load(self, pid: Any) -> None:
-        raise pickle.UnpicklingError('it asks for an object from outside of the file')
+    def persistent_load(self, pid: Any) -> NoReturn:
+        refuse('An object from outside of the file')
 
 
 def _read_caffe2(path: Path) -> dict[str, np.ndarray]:
     with open(path, 'rb') as file:
         content = _Unpickler(file, encoding='latin1').load()  # Caffe2's were written by Python 2
     blobs = content.get('blobs', content) if isinstance(content, dict) else None
-    if not isinstance(blobs, dict) or not all(isinstance(name, str) for name in blobs):
-        raise ValueError('it is no dict of arrays')
-    arrays = {}
-    for name, value in blobs.items():
-        if not isinstance(value, _Array | int | float) or not hasattr(value, 'array') and isinstance(value, _Array):
-            raise ValueError(f'{name} is no array')
-        arrays[name] = value.array if isinstance(value, _Array) else np.array(value)
-    return arrays
+    if not isinstance(blobs, dict) or not all(
+        isinstance(name, str) and isinstance(value, _Array | int | float) for name, value in blobs.items()
+    ):
+        raise ValueError('it is not a dict of arrays by name')
+    return {name: np.array(value, subok=False) for name, value in blobs.items()}
 
 
 READERS = {'.npz': _read_npz, '.caffemodel': _read_caffemodel, '.pkl': _read_caffe2}

@@ -22,19 +22,21 @@ class Family:
 
     Attributes:
         networks (tuple[str, ...]): Configs of the networks, by name.
-        renames (tuple): Regular expressions and replacements, all of them applied to every name, in this order.
+        names (Callable, optional): Given our model, a dict of our names by official ones.
+        renames (tuple): Regular expressions and replacements for all other names, each applied, in this order.
         unused (str): Regular expression of names without influence on the official network's output.
         constants (Mapping[str, float]): Weights of ours without a counterpart, and the value that makes ours equal.
-        prepare (Callable, optional): What the weights pass before that, given our model.
+        prepare (Callable, optional): What the weights pass before that.
         data_preprocessor (Mapping): What the official network expects of pixels, where its config says otherwise.
         classes (str, optional): The data set whose classes the network knows: a key of :data:`CLASSES`.
     """
 
     networks: tuple[str, ...]
     renames: tuple[tuple[str, Replacement], ...] = ()
+    names: Callable[[nn.Module], Mapping[str, str]] | None = None
     unused: str = r'$^'
     constants: Mapping[str, float] = field(default_factory=dict)
-    prepare: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]] | None = None
+    prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
     data_preprocessor: Mapping = field(default_factory=dict)
     classes: str | None = 'imagenet'
 
@@ -82,10 +84,7 @@ def _vgg_attention(before: bool) -> tuple:
     """Of the port whose attention is before or after the poolings, the names with the indices of our layers."""
     blocks = ('stage1', 0), ('stage1', 6), ('stage1', 12), ('stage2', before), ('stage3', before), ('to_global', before)
     return (
-        *(
-            (rf'^conv_block{i + 1}\.op\.(\d+)\.', _moved(f'backbone.{name}', by))
-            for i, (name, by) in enumerate(blocks)
-        ),
+        *((rf'^conv_block{i + 1}\.op\.(\d+)\.', _moved(f'backbone.{name}', by)) for i, (name, by) in enumerate(blocks)),
         (r'^dense\.', f'backbone.to_global.{10 + before}.'),
         (r'^projector\.op\.', 'neck.level1.project_local.'),
         (r'^attn([123])\.op\.', r'neck.level\1.score.'),
@@ -104,7 +103,7 @@ VGG_ATTENTION_CONSTANTS = {
 }
 
 
-def _celeba_outputs(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def _celeba_outputs(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Two outputs a task, whose difference is the score, of one."""
     return {
         name: torch.cat([torch.zeros_like(value), value])
@@ -114,7 +113,7 @@ def _celeba_outputs(weights: dict[str, Tensor], model: nn.Module) -> dict[str, T
     }
 
 
-def _senet_blobs(blobs: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def _senet_blobs(blobs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Name the blobs after PyTorch's parameters. Those of BatchNorm are sums, and their weight is in a third one."""
     named = {}
     for name, blob in blobs.items():
@@ -264,29 +263,33 @@ BLOBS = {
 }
 
 
-def _residual_attention_blobs(blobs: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    names = {
+def _residual_attention_names(model: nn.Module) -> dict[str, str]:
+    return {
         f'{layer}.{k}': f'{module}.{parameter}'
         for layer, (kind, module) in _residual_attention_layers(model.backbone.arch).items()
         for k, parameter in enumerate(BLOBS[kind])
     }
-    named = {}
-    for name, blob in blobs.items():
-        entry = names.get(name, name)
-        if entry.endswith('running_var'):
-            # The authors' layer adds eps to the variance of a batch, takes the power -1/2 and averages that; at test
-            # time it multiplies by the average. So the variance from which PyTorch's 1 / sqrt(var + eps) gives the
-            # blob again is blob^-2 - eps. A blob that is no inverse deviation gives no variance either.
-            variance = (blob.double() ** -2 - CAFFE_EPS).to(blob.dtype)
-            blob = torch.where(blob > 0, variance, torch.nan)
-        named[entry] = blob
-    return named
+
+
+def _inverse_deviations(blobs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The variance from which PyTorch's ``1 / sqrt(var + eps)`` gives the blob again.
+
+    The authors' layer adds eps to the variance of a batch, takes the power -1/2 and averages that; at test time it
+    multiplies by the average. So eps is inside of the blob.
+    """
+    return {
+        name: torch.where(blob > 0, (blob.double() ** -2 - CAFFE_EPS).to(blob.dtype), torch.nan)
+        if name.endswith('/bn.3')
+        else blob
+        for name, blob in blobs.items()
+    }
 
 
 FAMILIES = {
     'residual-attention-caffe': Family(
         ('attention56_imagenet', 'attention92_imagenet', 'attentionnext56_imagenet', 'attentionnext92_imagenet'),
-        prepare=_residual_attention_blobs,
+        names=_residual_attention_names,
+        prepare=_inverse_deviations,
     ),
     'abn-imagenet': Family(
         ('abn-resnet50_imagenet', 'abn-resnet101_imagenet', 'abn-resnet152_imagenet'), _abn_resnet(4)
@@ -333,8 +336,11 @@ FAMILIES = {
             (r'\.shortcut\.shortcut_conv\.', '.downsample.0.'),
             (r'\.shortcut\.shortcut_bn\.', '.downsample.1.'),
             (r'\.bn\.', '.bn2.'),
-            *((rf'\.{part}_{name}\.', f'.{part}{k}.') for part in ('conv', 'bn') for k, name in
-              ((1, 'reduce'), (2, 'conv'), (3, 'expand'))),
+            *(
+                (rf'\.{part}_{name}\.', f'.{part}{k}.')
+                for part in ('conv', 'bn')
+                for k, name in ((1, 'reduce'), (2, 'conv'), (3, 'expand'))
+            ),
         ),
         # The authors build this normalisation and do not apply it.
         unused=r'^bn_att\.',
@@ -403,7 +409,8 @@ def _compare(
     own = model.state_dict()
     weights = {name.removeprefix('module.'): torch.as_tensor(value) for name, value in weights.items()}
     if family.prepare is not None:
-        weights = family.prepare(weights, model)
+        weights = family.prepare(weights)
+    names = family.names(model) if family.names else {}
     kind = next((value.dtype for value in weights.values() if value.is_floating_point()), torch.float32)
     state = {
         entry: torch.full(own[entry].shape, float(value), dtype=kind)
@@ -414,20 +421,19 @@ def _compare(
     for name, value in weights.items():
         if re.search(family.unused, name):
             continue
-        entry = name
+        entry = names.get(name, name)
         for pattern, replacement in family.renames:
             entry = re.sub(pattern, replacement, entry)
-        counter = entry.endswith('num_batches_tracked')
         if entry not in own:
             unknown.append(name)
-        elif [n for n in value.shape if n != 1] != [n for n in own[entry].shape if n != 1]:
+            continue
+        if [n for n in value.shape if n != 1] != [n for n in own[entry].shape if n != 1]:
             unfit.append(f'{name} of shape {tuple(value.shape)}, not {tuple(own[entry].shape)}')
-        elif not value.is_floating_point() and not counter:
+        elif value.is_floating_point() != own[entry].is_floating_point():
             unfit.append(f'{name} of type {value.dtype}')
         elif not value.isfinite().all():
             unfit.append(f'{name} with values that are not finite')
-        else:
-            state[entry] = value.reshape(own[entry].shape)
+        state[entry] = value.reshape(own[entry].shape) if value.numel() == own[entry].numel() else value
     for entry in own:  # a count that some sources lack, and that has no influence on the output
         if entry.endswith('num_batches_tracked'):
             state.setdefault(entry, torch.tensor(0))

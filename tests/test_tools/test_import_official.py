@@ -17,9 +17,11 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
 from mmresattn.models import attention_branch_network, multi_task_attention_branch_network
+from mmresattn.weights import read_checkpoint
 from mmresattn.weights.blobs import read_blobs
 from mmresattn.weights.official import FAMILIES, convert
 from tests.conftest import ROOT
+from tools.model_converters import import_official
 
 EPS = 1e-5
 
@@ -56,7 +58,9 @@ class Official:
         return F.conv2d(x, weight, bias, stride, kernel // 2, groups=groups)
 
     def linear(self, x, name, classes):
-        weight = self.weight(self.conv_names[0].format(name), lambda: self.randn(classes, x.shape[1]) / x.shape[1] ** 0.5)
+        weight = self.weight(
+            self.conv_names[0].format(name), lambda: self.randn(classes, x.shape[1]) / x.shape[1] ** 0.5
+        )
         return x @ weight.T + self.weight(self.conv_names[1].format(name), lambda: self.randn(classes))
 
     def bn(self, x, name, relu=False, eps=EPS):
@@ -175,7 +179,7 @@ def abn_wrn(net, x):
 def abn_densenet(net, x):
     def dense(name):
         def run(x):
-            for i in range(16):
+            for i in range(2):
                 h = net.conv(net.bn(x, f'{name}.{i}.bn1', relu=True), f'{name}.{i}.conv1', 48)
                 h = net.conv(net.bn(h, f'{name}.{i}.bn2', relu=True), f'{name}.{i}.conv2', 12, 3)
                 x = torch.cat([x, h], 1)
@@ -546,7 +550,8 @@ NETWORKS = {
     **{
         f'abn-celeba-{outputs}': (
             'abn-celeba', abn_celeba(outputs), Official,
-            lambda: multi_task_attention_branch_network(dict(type='ResNet', depth=18, **NARROW), 3, pool='avg'), (64, 80),
+            lambda: multi_task_attention_branch_network(dict(type='ResNet', depth=18, **NARROW), 3, pool='avg'),
+            (64, 80),
         )
         for outputs in (1, 2)
     },
@@ -600,3 +605,263 @@ def test_outputs_are_those_of_the_official_network(name):
     print(f'{name}: {difference:.1e} of the largest')
     assert difference <= 1e-10
     assert (outputs[0] - outputs[1]).std() > 0.01 * outputs.std()  # the outputs depend on the image
+
+
+# --- The command line -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def densenet(tmp_path_factory):
+    """Weights of a small one of the authors' DenseNets, images, its scores, and the config of ours."""
+    official = Official()
+    images = official.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        scores = abn_densenet(official, images)[1]
+    cfg = config('abn-densenet100-12_cifar100')
+    cfg.model = attention_branch_network(dict(type='CIFARDenseNet', depth=16, growth_rate=12), 100)
+    path = tmp_path_factory.mktemp('densenet') / 'abn-densenet16.py'
+    cfg.dump(path)
+    return official.weights, images, scores, path
+
+
+@torch.no_grad()
+def test_command_line(densenet, tmp_path, capsys):
+    weights, images, expected, cfg = densenet
+    src, out = tmp_path / 'model_best.pth.tar', tmp_path / 'abn.safetensors'
+    state = {f'module.{name}': weight for name, weight in weights.items()}
+    torch.save(dict(state_dict=state, epoch=300, optimizer=dict(state={})), src)
+    import_official.main(['abn-cifar-densenet', str(src), str(out), '--config', str(cfg)])
+    model = built(Config.fromfile(cfg).model).double()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert capsys.readouterr().out.splitlines() == [
+        f'abn-densenet16: {parameters:,} parameters, 100 names of classes, written to {out}',
+        f'python tools/test.py {cfg} {out}',
+    ]
+    checkpoint = read_checkpoint(out)
+    model.load_state_dict(checkpoint['state_dict'], strict=True)
+    assert (model(images, mode='tensor') - expected).abs().max() <= 1e-10 * expected.abs().max()
+    meta = checkpoint['meta']
+    assert meta['dataset_meta']['classes'][:2] == ['apple', 'aquarium_fish']
+    mean, std = ([255 * value for value in values] for values in ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))
+    pixels = meta['mmresattn']['preprocessing']  # of the authors' code, for both CIFARs
+    assert pixels['mean'] == pytest.approx(mean, abs=0.02) and pixels['std'] == pytest.approx(std, abs=0.02)
+    assert pixels['to_rgb']
+
+
+def test_pixels_and_classes_that_the_config_does_not_have(tmp_path, capsys, monkeypatch):
+    """A Caffe network takes other pixels than the config, which the file and the last line say."""
+    model = narrow_se('se-resnet50-caffe')
+    path = tmp_path / 'narrow.py'
+    body = config('se-resnet50-caffe_imagenet')
+    body.model = model
+    body.data_preprocessor.num_classes = 7
+    body.dump(path)
+    official = SENetBlobs(torch.float32)
+    with torch.no_grad():
+        senet_caffe(1)(official, official.randn(2, 3, 64, 64))
+    np.savez(tmp_path / 'blobs.npz', **{name: blob.numpy() for name, blob in official.weights.items()})
+    (tmp_path / 'names.txt').write_text('a\nb\nc\nd\ne\nf\ng\n')
+    args = ['senet-caffe', str(tmp_path / 'blobs.npz'), str(tmp_path / 'out.pth'), '--config', str(path)]
+    with pytest.raises(SystemExit):
+        import_official.main(args)
+    assert '1000 names of classes for the 7' in capsys.readouterr().err
+    import_official.main([*args, '--classes', str(tmp_path / 'names.txt')])
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[1]
+        .endswith(
+            '--cfg-options data_preprocessor.mean=[104.0,117.0,123.0] data_preprocessor.std=[1.0,1.0,1.0] '
+            'data_preprocessor.to_rgb=False'
+        )
+    )
+    meta = read_checkpoint(tmp_path / 'out.pth')['meta']
+    assert meta['mmresattn']['preprocessing'] == dict(mean=[104, 117, 123], std=[1, 1, 1], to_rgb=False)
+    assert meta['mmresattn']['layers']['backbone.layer2.0.conv1']['stride'] == 2
+    assert meta['dataset_meta']['classes'] == list('abcdefg')
+
+
+@pytest.mark.parametrize(
+    'src, out, message',
+    [
+        ('one.npz', 'a.txt', 'must end in'),
+        ('one.npz', 'folder.pth', 'is a folder'),
+        ('one.npz', 'nowhere/a.pth', 'There is no folder'),
+        ('nothing.npz', 'a.pth', 'No such file'),
+        ('nothing.pth', 'a.pth', 'nothing.pth'),
+        ('text.npz', 'a.pth', 'text.npz (8 bytes) is not a readable .npz file'),
+        ('array.npz', 'a.pth', 'array.npz (152 bytes) is not a readable .npz file'),
+        ('cut.npz', 'a.pth', 'is not a readable .npz file: it is not an archive, or a truncated one'),
+        ('flipped.npz', 'a.pth', 'is not a readable .npz file: Bad CRC'),
+        ('pickled.npz', 'a.pth', 'is not a readable .npz file: Object arrays cannot be loaded'),
+    ],
+)
+def test_command_line_errors(src, out, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez('one.npz', **{'conv1.0': np.ones((64, 3, 7, 7), np.float32)})
+    content = Path('one.npz').read_bytes()
+    Path('cut.npz').write_bytes(content[:-100])
+    Path('flipped.npz').write_bytes(content[:20000] + bytes([content[20000] ^ 1]) + content[20001:])
+    Path('text.npz').write_text('no blobs')
+    np.save('array', np.ones(3))
+    Path('array.npy').rename('array.npz')
+    np.savez('pickled.npz', **{'conv1.0': np.array([print], dtype=object)})
+    Path('folder.pth').mkdir()
+    with pytest.raises(SystemExit) as error:
+        import_official.main(['senet-caffe', src, out])
+    assert error.value.code == 2 and message in capsys.readouterr().err
+    assert not Path('a.pth').exists()
+
+
+# --- What is refused --------------------------------------------------------------------------------------------------
+
+
+def test_everything_wrong_is_named(densenet):
+    weights = dict(densenet[0])
+    del weights['dense2.1.conv2.weight']
+    weights['fc8.weight'] = torch.zeros(3)
+    weights['conv1.weight'] = weights['conv1.weight'].transpose(0, 1)
+    weights['bn.weight'] = torch.ones_like(weights['bn.weight'], dtype=torch.int64)
+    weights['bn.bias'] = torch.full_like(weights['bn.bias'], torch.nan)
+    with torch.device('meta'):
+        models = {'densenet': built(Config.fromfile(densenet[3]).model)}
+    with pytest.raises(ValueError) as error:
+        convert(weights, 'abn-cifar-densenet', models)
+    assert str(error.value).splitlines()[1:] == [
+        '1 missing: backbone.stage2.0.block.1.conv2.weight',
+        '1 unknown: fc8.weight',
+        '3 unfit: conv1.weight of shape (3, 24, 3, 3), not (24, 3, 3, 3), bn.weight of type torch.int64, bn.bias with '
+        'values that are not finite',
+    ]
+    with pytest.raises(ValueError, match=r'missing: backbone.* and \d+ more'):
+        convert({}, 'abn-cifar-densenet', models)
+
+
+def test_the_network_is_found_among_those_of_a_family():
+    models = {depth: built(attention_branch_network(dict(type='CIFARResNet', depth=depth), 7)) for depth in (8, 14)}
+    for depth in models:
+        official = Official()
+        with torch.no_grad():
+            abn_cifar_resnet(depth)(official, official.randn(1, 3, 16, 16))
+        assert convert(official.weights, 'abn-cifar-resnet', models)[0] == depth
+        del official.weights['fc.bias']
+        with pytest.raises(ValueError, match=f'Compared with {depth}, .*\n1 missing: head.fc.bias$'):
+            convert(official.weights, 'abn-cifar-resnet', models)
+
+
+def test_inverse_deviations():
+    model = built(narrow_residual_attention('attention56'))
+    official = ResidualAttentionBlobs(torch.float32)
+    with torch.no_grad():
+        residual_attention('attention56')(official, official.randn(1, 3, 64, 64))
+    # A channel that was always constant has the inverse standard deviation 1 / sqrt(eps).
+    official.weights['conv1/bn.3'] = torch.full((1, 64, 1, 1), EPS**-0.5)
+    _, state = convert(official.weights, 'residual-attention-caffe', {'attention56': model})
+    assert state['backbone.stem.1.0.running_var'].abs().max() < 1e-11
+    official.weights['conv1/bn.3'] *= -1
+    with pytest.raises(ValueError, match='1 unfit: conv1/bn.3 with values that are not finite'):
+        convert(official.weights, 'residual-attention-caffe', {'attention56': model})
+
+
+def test_every_family_names_its_networks():
+    for family, row in FAMILIES.items():
+        assert row.networks, family
+        for name in row.networks:
+            assert (family, len(list(ROOT.glob(f'configs/*/{name}.py')))) == (family, 1)
+        if row.classes is not None:
+            assert len(import_official.CLASSES[row.classes]) in (40, 100, 1000)
+
+
+# --- Files of Caffe and Caffe2 ----------------------------------------------------------------------------------------
+
+
+def varint(value):
+    out = b''
+    while value >= 128:
+        out, value = out + bytes([value & 127 | 128]), value >> 7
+    return out + bytes([value])
+
+
+def message(number, content):
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def test_caffemodel(tmp_path):
+    weight, bias = np.random.rand(300, 2, 1, 1).astype(np.float32), np.random.rand(300)
+    shape = message(7, message(1, b''.join(map(varint, weight.shape))))
+    legacy = b''.join(varint(number << 3) + varint(size) for number, size in enumerate((1, 1, 1, 300), 1))
+    blobs = shape + message(5, weight.tobytes()), legacy + message(8, bias.tobytes())
+    layer = message(1, b'conv1/7x7') + message(2, b'Convolution') + b''.join(message(7, blob) for blob in blobs)
+    old = message(4, b'fc') + varint(5 << 3) + varint(14) + message(6, blobs[0])
+    path = tmp_path / 'net.caffemodel'
+    path.write_bytes(message(1, b'net') + message(100, layer) + message(100, message(1, b'relu')) + message(2, old))
+    read = read_blobs(path)
+    assert list(read) == ['conv1/7x7.0', 'conv1/7x7.1', 'fc.0']
+    assert np.array_equal(read['conv1/7x7.0'], weight) and np.array_equal(read['fc.0'], weight)
+    assert np.array_equal(read['conv1/7x7.1'], bias.reshape(1, 1, 1, 300)) and read['conv1/7x7.1'].dtype == np.float64
+    content = path.read_bytes()
+    for damaged in (content[:-1], b'hello world', b'', content[:40] + b'\xff' * 40):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r'net.caffemodel \([\d,]+ bytes\) is not a readable .caffemodel file'):
+            read_blobs(path)
+
+
+def python2_pickle(values, name=b'w'):
+    """As Python 2 wrote ``{'blobs': {name: array}, ...}``: bytes are texts."""
+    raw = np.asarray(values, '<f4').tobytes()
+    array = b'cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR'
+    kind = b'cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb'
+    state = b'(K\x01K%c\x85' % len(values) + kind + b'\x89U' + bytes([len(raw)]) + raw + b'tb'
+    return b'\x80\x02}U\x05blobs}U' + bytes([len(name)]) + name + array + state + b'ss.'
+
+
+def test_caffe2_pickles(tmp_path):
+    path = tmp_path / 'net.pkl'
+    path.write_bytes(python2_pickle([1.5, -2.0, 3e-20]))
+    read = read_blobs(path)
+    assert list(read) == ['w'] and type(read['w']) is np.ndarray
+    assert np.array_equal(read['w'], np.array([1.5, -2.0, 3e-20], np.float32))
+    blobs = dict(conv1_w=np.random.rand(4, 3, 1, 2, 2).astype('>f8'), lr=np.float32([0.1]), model_iter=7)
+    for content in (blobs, dict(blobs=blobs)):
+        path.write_bytes(pickle.dumps(content, 2))
+        read = read_blobs(path)
+        assert np.array_equal(read['conv1_w'], blobs['conv1_w']) and read['model_iter'] == 7
+
+
+class Call:
+    def __init__(self, function, *args):
+        self.reduced = function, args
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        dict(w=Call(Path.touch, Path('ran'))),
+        dict(w=Call(eval, 'open("ran", "w")')),
+        dict(w=np.array([Path('ran')], dtype=object)),
+        dict(w=np.zeros(2, [('a', 'f4')])),
+        dict(w=Call(np.ndarray, (2,), np.dtype('f4'), b'12345678')),
+        dict(w=[1, 2]),
+        [1, 2],
+        {1: np.zeros(2)},
+    ],
+    ids=['method', 'eval', 'objects', 'records', 'memory', 'list', 'no dict', 'no name'],
+)
+def test_nothing_else_is_unpickled(content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path('net.pkl')
+    path.write_bytes(pickle.dumps(content, 2))
+    with pytest.raises(ValueError, match=r'net.pkl \([\d,]+ bytes\) is not a readable .pkl file'):
+        read_blobs(path)
+    assert not Path('ran').exists()
+
+
+def test_damaged_pickles(tmp_path):
+    path = tmp_path / 'net.pkl'
+    content = python2_pickle([1.0, 2.0])
+    for damaged in (content[:-9], b'', b'hello', content.replace(b'K\x02\x85', b'K\x09\x85')):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match='is not a readable .pkl file'):
+            read_blobs(path)

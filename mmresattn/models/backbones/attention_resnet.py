@@ -160,7 +160,9 @@ class AttentionResNet(ResNet):
         if caffe_pool:
             self.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=caffe_pool is True)
         self.in_channels = in_channels
-        self.min_size = {False: 1, True: 3, 'floor': 5}[caffe_pool]  # for that pooling; a layer in a block may want more
+        self.min_size = {False: 1, True: 3, 'floor': 5}[
+            caffe_pool
+        ]  # for that pooling; a layer in a block may want more
 
     def make_res_layer(self, **kwargs) -> AttentionResLayer:
         stage = len(self.res_layers)
