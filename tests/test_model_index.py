@@ -61,12 +61,13 @@ def test_every_entry_names_files_that_exist_and_figures_with_their_source(metafi
     assert model['Config'] == str(CONFIGS[model['Name']]) and CONFIGS[model['Name']].parts[1] == metafile.parent.name
     assert f'[{model["Name"]}](' in metafile.with_name('README.md').read_text()
     for key in ('Weights', 'Training Log'):
-        assert (ROOT / model.get(key, '.')).exists()
+        file = model.get(key, '.')
+        assert file.startswith('https://download.openmmlab.com/') or (ROOT / file).exists()
     data = model['Metadata']
     config = read(model['Config'])
     # What others have published is a sentence of the config, and where there is such a sentence, it is here.
     assert data.get('Published Results', '') in config
-    source = r"([Pp]aper|Authors' page)(, table \d+)?: |A port by others reports|the authors ship"
+    source = r"([Pp]aper|Authors' page)(, table \d+)?: |A port by others reports|the authors ship|MMPretrain's zoo: "
     assert ('Published Results' in data) == bool(re.search(source, config))
     # What is a result here stands with its circumstances in what was measured.
     results = model['Results'] or []

@@ -1,4 +1,4 @@
-"""VGG-att3-concat-pc of a port, with attention before the poolings, on CIFAR-100: P parameters.
+"""VGG-att3-concat-pc of a port, with attention before the poolings, on CIFAR-100: 19,995,303 parameters.
 
 The network of SaoYan's LearnToPayAttention, so that its trained weights are exact here. It differs from
 vgg-att3-pc-up_cifar100.py, the authors' network: no dropout in the backbone, BatchNorm with eps=1e-5, and attended

@@ -1,4 +1,4 @@
-"""SE-ResNet-50 on ImageNet, reduction ratio 16: 28,088,024 parameters, 3.86 G multiply-adds at 224.
+"""SE-ResNet-50 on ImageNet in the official Caffe graph: 28,088,024 parameters, 3.86 G multiply-adds at 224.
 
 SENet paper, table 2: 23.29 % top-1 and 6.62 % top-5 error, single crop of 224 (ResNet-50: 24.80 and 7.48 %).
 The graph of the official file: stride on the first 1x1 convolution, pooling without padding. The recipe of the paper:

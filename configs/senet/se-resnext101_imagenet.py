@@ -1,4 +1,4 @@
-"""SE-ResNeXt-101 (32x4d) on ImageNet, reduction ratio 16: P parameters, X multiply-adds at 224.
+"""SE-ResNeXt-101 (32x4d) on ImageNet, reduction ratio 16: 48,955,416 parameters, 7.97 G multiply-adds at 224.
 
 SENet paper, table 2: 20.70 % top-1 and 5.01 % top-5 error, single crop of 224 (ResNeXt-101: 21.18 and 5.57 %).
 As se-resnext50_imagenet.py.
