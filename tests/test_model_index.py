@@ -132,6 +132,26 @@ def test_pretrained_weights_may_be_elsewhere_and_their_lack_is_no_silence(monkey
     mmpretrain.get_model('attention56_cifar10_fast', pretrained=True)
 
 
+@torch.no_grad()
+def test_weights_of_mmpretrains_zoo_give_its_outputs(tmp_path):
+    """A narrow network with random weights and statistics stands in for the file of that name."""
+    for depth in (50, 101):
+        address = ModelHub.get(f'seresnet{depth}_8xb32_in1k').weights
+        assert ModelHub.get(f'se-resnet{depth}_imagenet').weights == address and address.startswith('https://')
+    narrow = dict(
+        backbone=dict(stem_channels=32, base_channels=32), head=dict(num_classes=7, in_channels=1024), pretrained=True
+    )
+    theirs = mmpretrain.get_model('seresnet50_8xb32_in1k', **{**narrow, 'pretrained': False})
+    for value in theirs.state_dict().values():
+        if value.dim() < 2 and value.is_floating_point():
+            value.add_(torch.rand_like(value))
+    file = ModelHub.get('se-resnet50_imagenet').weights.rpartition('/')[2]
+    torch.save(dict(state_dict=theirs.state_dict(), meta={}), tmp_path / file)
+    ours = mmpretrain.get_model('se-resnet50_imagenet', url_mapping=('https://.*/', f'{tmp_path}/'), **narrow)
+    images = torch.randn(2, 3, 64, 96)
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-5, atol=1e-5)
+
+
 def test_inference_of_an_image():
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)  # BGR
     answer = mmpretrain.inference_model('attention56_cifar10_fast', image)

@@ -1,4 +1,4 @@
-"""ResNet-50 with 5 non-local blocks on still frames of Kinetics-400: 31,686,096 parameters, 5.53 G multiply-adds at 224.
+"""ResNet-50 with 5 non-local blocks on still frames of Kinetics-400: 31,686,096 parameters, 5.53 G multiply-adds.
 
 What the authors' "C2D" network with 5 blocks computes of a clip that stands still, so that its trained weights come in.
 Unlike nonlocal-resnet50-5block_imagenet.py, the pooling of its stem has no padding and rounds down: 55x55 positions.

@@ -1,4 +1,4 @@
-"""MMPretrain's trained ResNet-50 under Learn To Pay Attention, ImageNet: 30,786,600 parameters, 4.09 G multiply-adds at 224.
+"""MMPretrain's trained ResNet-50 under Learn To Pay Attention, ImageNet: 30,786,600 parameters, 4.09 G multiply-adds.
 
 Attention over the last two stages, scored by <l, g>, where g is a projection of the mean over the last stage. In no
 paper. The backbone begins as resnet50_8xb32_in1k (76.55 % top-1 by MMPretrain), which is downloaded when the training

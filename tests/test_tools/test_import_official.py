@@ -607,6 +607,45 @@ def test_outputs_are_those_of_the_official_network(name):
     assert (outputs[0] - outputs[1]).std() > 0.01 * outputs.std()  # the outputs depend on the image
 
 
+# --- Plain networks of MMPretrain's zoo under attention ---------------------------------------------------------------
+
+PARTS = ('backbone', 'neck.backbone', 'head.backbone')  # of an Attention Branch Network, each with the whole backbone
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    'name, parts, same',
+    [
+        ('nonlocal-resnet50-5block-pretrained_imagenet', PARTS[:1], ['backbone']),
+        ('resnet50-att2-dp-pretrained_imagenet', PARTS[:1], ['backbone']),
+        ('abn-resnet50-pretrained_imagenet', PARTS, ['backbone', 'neck.stage', 'head.stage']),
+    ],
+)
+def test_networks_that_begin_as_a_resnet_of_the_zoo(name, parts, same, tmp_path):
+    plain = built(dict(type='ImageClassifier', backbone=dict(type='ResNet', depth=50, **NARROW)))
+    torch.save(dict(state_dict=plain.state_dict()), tmp_path / 'resnet50.pth')
+    assert re.fullmatch(
+        r'https://download.openmmlab.com/.*/resnet50_8xb32_in1k_\w+-\w+.pth', shipped(name).backbone.init_cfg.checkpoint
+    )
+    changes = dict(NARROW, **{'init_cfg.checkpoint': str(tmp_path / 'resnet50.pth')})
+    model = shipped(name, **{f'{part}.{key}': value for part in parts for key, value in changes.items()})
+    if model.neck.type == 'PayAttention':
+        model.neck.update(in_channels=(128, 256), global_channels=128)
+        model.head.in_channels = (128, 256)
+    elif model.head.type == 'LinearClsHead':
+        model.head.in_channels = 256
+    model = built(model)
+    model.init_weights()
+    theirs = plain.state_dict()
+    for part in same:
+        for key, value in model.get_submodule(part).state_dict().items():
+            if 'nonlocal_block' not in key:
+                assert torch.equal(value, theirs[f'backbone.{key}']), key
+    if name.startswith('nonlocal'):  # whose blocks are the identity
+        images = torch.randn(2, 3, 64, 64)
+        assert torch.equal(model.backbone(images)[-1], plain.backbone(images)[-1])
+
+
 # --- The command line -------------------------------------------------------------------------------------------------
 
 
