@@ -674,7 +674,7 @@ def test_command_line(densenet, tmp_path, capsys):
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert capsys.readouterr().out.splitlines() == [
         f'abn-densenet16: {parameters:,} parameters, 100 names of classes, written to {out}',
-        f'python tools/test.py {cfg} {out}',
+        f'To test it: tools/test.py {cfg} {out}',
     ]
     checkpoint = read_checkpoint(out)
     model.load_state_dict(checkpoint['state_dict'], strict=True)

@@ -91,7 +91,7 @@ def main(argv=None):
         if value != cfg.data_preprocessor.get(key)
     )
     config = args.config or next(index_folder().glob(f'configs/*/{name}.py')).relative_to(index_folder())
-    print(f'python tools/test.py {config} {args.out}' + (f' --cfg-options {options}' if options else ''))
+    print(f'To test it: tools/test.py {config} {args.out}' + (f' --cfg-options {options}' if options else ''))
 
 
 if __name__ == '__main__':
