@@ -700,10 +700,10 @@ def test_pixels_and_classes_that_the_config_does_not_have(tmp_path, capsys, monk
         senet_caffe(1)(official, official.randn(2, 3, 64, 64))
     np.savez(tmp_path / 'blobs.npz', **{name: blob.numpy() for name, blob in official.weights.items()})
     (tmp_path / 'names.txt').write_text('a\nb\nc\nd\ne\nf\ng\n')
-    args = ['senet-caffe', str(tmp_path / 'blobs.npz'), str(tmp_path / 'out.pth'), '--config', str(path)]
+    args = ['senet-caffe', str(tmp_path / 'blobs.npz'), str(tmp_path / 'out.safetensors'), '--config', str(path)]
     with pytest.raises(SystemExit):
         import_official.main(args)
-    assert '1000 names of classes for the 7' in capsys.readouterr().err
+    assert 'There are 1000 names of classes for the 7 classes of narrow' in capsys.readouterr().err
     import_official.main([*args, '--classes', str(tmp_path / 'names.txt')])
     assert (
         capsys.readouterr()
@@ -713,7 +713,7 @@ def test_pixels_and_classes_that_the_config_does_not_have(tmp_path, capsys, monk
             'data_preprocessor.to_rgb=False'
         )
     )
-    meta = read_checkpoint(tmp_path / 'out.pth')['meta']
+    meta = read_checkpoint(tmp_path / 'out.safetensors')['meta']
     assert meta['mmresattn']['preprocessing'] == dict(mean=[104, 117, 123], std=[1, 1, 1], to_rgb=False)
     assert meta['mmresattn']['layers']['backbone.layer2.0.conv1']['stride'] == 2
     assert meta['dataset_meta']['classes'] == list('abcdefg')
@@ -722,16 +722,15 @@ def test_pixels_and_classes_that_the_config_does_not_have(tmp_path, capsys, monk
 @pytest.mark.parametrize(
     'src, out, message',
     [
-        ('one.npz', 'a.txt', 'must end in'),
-        ('one.npz', 'folder.pth', 'is a folder'),
-        ('one.npz', 'nowhere/a.pth', 'There is no folder'),
-        ('nothing.npz', 'a.pth', 'No such file'),
-        ('nothing.pth', 'a.pth', 'nothing.pth'),
-        ('text.npz', 'a.pth', 'text.npz (8 bytes) is not a readable .npz file'),
-        ('array.npz', 'a.pth', 'array.npz (152 bytes) is not a readable .npz file'),
-        ('cut.npz', 'a.pth', 'is not a readable .npz file: it is not an archive, or a truncated one'),
-        ('flipped.npz', 'a.pth', 'is not a readable .npz file: Bad CRC'),
-        ('pickled.npz', 'a.pth', 'is not a readable .npz file: Object arrays cannot be loaded'),
+        ('one.npz', 'a.txt', 'must be a file that ends in .safetensors'),
+        ('one.npz', 'folder.safetensors', 'must be a file'),
+        ('nothing.npz', 'a.safetensors', 'No such file'),
+        ('nothing.pth', 'a.safetensors', 'nothing.pth'),
+        ('text.npz', 'a.safetensors', 'text.npz (8 bytes) is not a readable .npz file'),
+        ('array.npz', 'a.safetensors', 'array.npz (152 bytes) is not a readable .npz file'),
+        ('cut.npz', 'a.safetensors', 'is not a readable .npz file: it is not an archive, or a truncated one'),
+        ('flipped.npz', 'a.safetensors', 'is not a readable .npz file: Bad CRC'),
+        ('pickled.npz', 'a.safetensors', 'is not a readable .npz file: Object arrays cannot be loaded'),
     ],
 )
 def test_command_line_errors(src, out, message, tmp_path, capsys, monkeypatch):
@@ -744,11 +743,11 @@ def test_command_line_errors(src, out, message, tmp_path, capsys, monkeypatch):
     np.save('array', np.ones(3))
     Path('array.npy').rename('array.npz')
     np.savez('pickled.npz', **{'conv1.0': np.array([print], dtype=object)})
-    Path('folder.pth').mkdir()
+    Path('folder.safetensors').mkdir()
     with pytest.raises(SystemExit) as error:
         import_official.main(['senet-caffe', src, out])
     assert error.value.code == 2 and message in capsys.readouterr().err
-    assert not Path('a.pth').exists()
+    assert not Path('a.safetensors').exists()
 
 
 # --- What is refused --------------------------------------------------------------------------------------------------

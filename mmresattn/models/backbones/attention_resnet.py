@@ -153,16 +153,11 @@ class AttentionResNet(ResNet):
         usual = dict(style='pytorch', caffe_pool=False)
         # What the names and shapes of the weights do not show, where published checkpoints differ.
         self.hidden_settings = {key: value for key, value in settings.items() if value != usual[key]}
-        settings = dict(style=style, caffe_pool=caffe_pool)
-        usual = dict(style='pytorch', caffe_pool=False)
-        # What the names and shapes of the weights do not show, where published checkpoints differ.
-        self.hidden_settings = {key: value for key, value in settings.items() if value != usual[key]}
         if caffe_pool:
             self.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=caffe_pool is True)
         self.in_channels = in_channels
-        self.min_size = {False: 1, True: 3, 'floor': 5}[
-            caffe_pool
-        ]  # for that pooling; a layer in a block may want more
+        # For that pooling; a layer in a block may need more.
+        self.min_size = {False: 1, True: 3, 'floor': 5}[caffe_pool]
 
     def make_res_layer(self, **kwargs) -> AttentionResLayer:
         stage = len(self.res_layers)
