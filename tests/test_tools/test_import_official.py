@@ -493,6 +493,12 @@ def shipped(name, **changes):
     return cfg.model
 
 
+def branch_network(backbone, classes, several_tasks=False):
+    if several_tasks:
+        return multi_task_attention_branch_network(backbone, classes, pool='avg')
+    return attention_branch_network(backbone, classes)
+
+
 NARROW = dict(stem_channels=8, base_channels=8)
 VGG = {f'conv{64 * 2**k}': f'conv{4 * 2**k}' for k in range(4)}
 
@@ -524,44 +530,34 @@ NETWORKS = {
     **{
         arch: ('residual-attention-caffe', residual_attention(arch), ResidualAttentionBlobs,
                lambda arch=arch: narrow_residual_attention(arch), (64, 80))
-        for arch in ('attention56', 'attention92', 'attentionnext56', 'attentionnext92')
+        for arch in ('attention92', 'attentionnext92')
     },
     'abn-resnet50': (
         'abn-imagenet', abn_imagenet, Official,
-        lambda: attention_branch_network(dict(type='ResNet', depth=50, **NARROW), 7), (64, 80),
+        lambda: branch_network(dict(type='ResNet', depth=50, **NARROW), 7), (64, 80),
     ),
-    **{
-        f'abn-cifar-resnet{depth}': (
-            'abn-cifar-resnet', abn_cifar_resnet(depth), Official,
-            lambda depth=depth: attention_branch_network(dict(type='CIFARResNet', depth=depth), 7), (16, 16),
-        )
-        for depth in (8, 44)
-    },
+    'abn-cifar-resnet': (
+        'abn-cifar-resnet', abn_cifar_resnet(8), Official,
+        lambda: branch_network(dict(type='CIFARResNet', depth=8), 7), (16, 16),
+    ),
     'abn-wrn': (
         'abn-cifar-wrn', abn_wrn, Official,
-        lambda: attention_branch_network(dict(type='CIFARWideResNet', depth=16, widen_factor=2), 7), (16, 16),
+        lambda: branch_network(dict(type='CIFARWideResNet', depth=16, widen_factor=2), 7), (16, 16),
     ),
     'abn-resnext': (
         'abn-cifar-resnext', abn_resnext, Official,
-        lambda: attention_branch_network(
-            dict(type='CIFARResNeXt', depth=20, groups=2, width_per_group=4), 7
-        ), (16, 16),
+        lambda: branch_network(dict(type='CIFARResNeXt', depth=20, groups=2, width_per_group=4), 7), (16, 16),
     ),
     **{
         f'abn-celeba-{outputs}': (
             'abn-celeba', abn_celeba(outputs), Official,
-            lambda: multi_task_attention_branch_network(dict(type='ResNet', depth=18, **NARROW), 3, pool='avg'),
-            (64, 80),
+            lambda: branch_network(dict(type='ResNet', depth=18, **NARROW), 3, several_tasks=True), (64, 80),
         )
         for outputs in (1, 2)
     },
     'senet-caffe': ('senet-caffe', senet_caffe(1), SENetBlobs, lambda: narrow_se('se-resnet50-caffe'), (64, 80)),
-    'senet-caffe-resnext': ('senet-caffe', senet_caffe(8), SENetBlobs, lambda: narrow_se('se-resnext50'), (64, 80)),
     'se-bn-inception': (
         'se-bn-inception-caffe', se_bn_inception, SENetBlobs, lambda: shipped('se-bn-inception_imagenet'), (64, 96),
-    ),
-    'se-resnet50-legacy': (
-        'se-resnet-legacy', se_resnet_legacy(1), Official, lambda: narrow_se('se-resnet50-caffe'), (64, 80),
     ),
     'se-resnext50-legacy': (
         'se-resnet-legacy', se_resnet_legacy(8), Official, lambda: narrow_se('se-resnext50'), (64, 80),
@@ -657,7 +653,7 @@ def densenet(tmp_path_factory):
     with torch.no_grad():
         scores = abn_densenet(official, images)[1]
     cfg = config('abn-densenet100-12_cifar100')
-    cfg.model = attention_branch_network(dict(type='CIFARDenseNet', depth=16, growth_rate=12), 100)
+    cfg.model = branch_network(dict(type='CIFARDenseNet', depth=16, growth_rate=12), 100)
     path = tmp_path_factory.mktemp('densenet') / 'abn-densenet16.py'
     cfg.dump(path)
     return official.weights, images, scores, path
@@ -668,6 +664,7 @@ def test_command_line(densenet, tmp_path, capsys):
     weights, images, expected, cfg = densenet
     src, out = tmp_path / 'model_best.pth.tar', tmp_path / 'abn.safetensors'
     state = {f'module.{name}': weight for name, weight in weights.items()}
+    state['module.bn.num_batches_tracked'] = torch.tensor(7)  # which files from before PyTorch 0.4.1 lack
     torch.save(dict(state_dict=state, epoch=300, optimizer=dict(state={})), src)
     import_official.main(['abn-cifar-densenet', str(src), str(out), '--config', str(cfg)])
     model = built(Config.fromfile(cfg).model).double()
@@ -678,6 +675,8 @@ def test_command_line(densenet, tmp_path, capsys):
     ]
     checkpoint = read_checkpoint(out)
     model.load_state_dict(checkpoint['state_dict'], strict=True)
+    counts = [value.item() for key, value in checkpoint['state_dict'].items() if 'num_batches' in key]
+    assert sum(counts) == checkpoint['state_dict']['head.stage.norm.0.num_batches_tracked'] == 7
     assert (model(images, mode='tensor') - expected).abs().max() <= 1e-10 * expected.abs().max()
     meta = checkpoint['meta']
     assert meta['dataset_meta']['classes'][:2] == ['apple', 'aquarium_fish']
@@ -775,7 +774,7 @@ def test_everything_wrong_is_named(densenet):
 
 
 def test_the_network_is_found_among_those_of_a_family():
-    models = {depth: built(attention_branch_network(dict(type='CIFARResNet', depth=depth), 7)) for depth in (8, 14)}
+    models = {depth: built(branch_network(dict(type='CIFARResNet', depth=depth), 7)) for depth in (8, 14)}
     for depth in models:
         official = Official()
         with torch.no_grad():
