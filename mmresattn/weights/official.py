@@ -22,19 +22,20 @@ class Family:
 
     Attributes:
         networks (tuple[str, ...]): Configs of the networks, by name.
-        names (Callable, optional): Given our model, a dict of our names by official ones.
-        renames (tuple): Regular expressions and replacements for all other names, each applied, in this order.
-        unused (str): Regular expression of names without influence on the official network's output.
-        constants (Mapping[str, float]): Weights of ours without a counterpart, and the value that makes ours equal.
-        prepare (Callable, optional): What the weights pass before that.
-        data_preprocessor (Mapping): What the official network expects of pixels, where its config says otherwise.
-        classes (str, optional): The data set whose classes the network knows: a key of :data:`CLASSES`.
+        renames (tuple): Regular expressions and replacements, which are applied to every name in this order.
+        names (Callable, optional): For names that depend on the architecture: given our model, our name of each.
+        unused (str, optional): Regular expression of names that do not influence the official network's output.
+        constants (Mapping[str, float]): Our weights without an official counterpart, and the value that makes the
+            outputs equal.
+        prepare (Callable, optional): What is done to the official weights first.
+        data_preprocessor (Mapping): Normalisation of pixels, where it is not that of the config.
+        classes (str, optional): The data set that names the classes: ``'imagenet'``, ``'cifar100'`` or ``'celeba'``.
     """
 
     networks: tuple[str, ...]
     renames: tuple[tuple[str, Replacement], ...] = ()
     names: Callable[[nn.Module], Mapping[str, str]] | None = None
-    unused: str = r'$^'
+    unused: str | None = None
     constants: Mapping[str, float] = field(default_factory=dict)
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
     data_preprocessor: Mapping = field(default_factory=dict)
@@ -81,7 +82,7 @@ def _moved(prefix: str, by: int) -> Callable[[re.Match], str]:
 
 
 def _vgg_attention(before: bool) -> tuple:
-    """Of the port whose attention is before or after the poolings, the names with the indices of our layers."""
+    """Of SaoYan's port with attention before or after the poolings. Our layers have other indices in their names."""
     blocks = ('stage1', 0), ('stage1', 6), ('stage1', 12), ('stage2', before), ('stage3', before), ('to_global', before)
     return (
         *((rf'^conv_block{i + 1}\.op\.(\d+)\.', _moved(f'backbone.{name}', by)) for i, (name, by) in enumerate(blocks)),
@@ -95,7 +96,7 @@ def _vgg_attention(before: bool) -> tuple:
 VGG_ATTENTION_CONSTANTS = {
     'neck.level1.project_local.bias': 0,
     **{f'neck.level{k}.score.bias': 0 for k in (1, 2, 3)},
-    # What g passes in level 1 does not matter: it moves all scores alike.
+    # In level 1 this changes g, which adds the same number to all scores: the softmax does not depend on it.
     'neck.level1.project_global.0.weight': 1,
     'neck.level1.project_global.0.bias': 0,
     'neck.level1.project_global.0.running_mean': 0,
@@ -104,7 +105,7 @@ VGG_ATTENTION_CONSTANTS = {
 
 
 def _celeba_outputs(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Two outputs a task, whose difference is the score, of one."""
+    """Turn a task's single output into two, whose difference it is."""
     return {
         name: torch.cat([torch.zeros_like(value), value])
         if name.startswith('output_per.') and len(value) == 1
@@ -114,20 +115,21 @@ def _celeba_outputs(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _senet_blobs(blobs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Name the blobs after PyTorch's parameters. Those of BatchNorm are sums, and their weight is in a third one."""
+    """Name Caffe's blobs as PyTorch names parameters.
+
+    The statistics of Caffe's BatchNorm are sums, and its third blob is what to divide them by.
+    """
     named = {}
     for name, blob in blobs.items():
-        layer, k = name.rpartition('.')[::2]
-        parts = ('weight', 'bias')
+        layer, _, k = name.rpartition('.')
+        parts = {'0': 'weight', '1': 'bias'}
         if layer.endswith('/bn'):
-            parts = ('running_mean', 'running_var')
-            weight = blobs.get(f'{layer}.2', blob.new_ones(1)).flatten()[0]
-            blob = blob / weight if weight else torch.zeros_like(blob)
-        part = dict(zip('01', parts)).get(k)
-        if part:
-            named[f'{layer.removesuffix("/scale")}.{part}'] = blob
-        elif not (k == '2' and layer.endswith('/bn')):
-            named[name] = blob
+            if k == '2':
+                continue
+            parts = {'0': 'running_mean', '1': 'running_var'}
+            divisor = blobs.get(f'{layer}.2', torch.ones(1)).flatten()[0]
+            blob = blob / divisor if divisor else torch.zeros_like(blob)
+        named[f'{layer.removesuffix("/scale")}.{parts.get(k, k)}'] = blob
     return named
 
 
@@ -403,23 +405,14 @@ FAMILIES = {
 
 
 def _compare(
-    weights: Mapping[str, Tensor | np.ndarray], family: Family, model: nn.Module
+    weights: Mapping[str, Tensor], family: Family, model: nn.Module
 ) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
     """The state dict of the model as far as the weights give it, and by kind what is wrong with them."""
     own = model.state_dict()
-    weights = {name.removeprefix('module.'): torch.as_tensor(value) for name, value in weights.items()}
-    if family.prepare is not None:
-        weights = family.prepare(weights)
     names = family.names(model) if family.names else {}
-    kind = next((value.dtype for value in weights.values() if value.is_floating_point()), torch.float32)
-    state = {
-        entry: torch.full(own[entry].shape, float(value), dtype=kind)
-        for entry, value in family.constants.items()
-        if entry in own
-    }
-    unknown, unfit = [], []
+    state, unknown, unfit = {}, [], []
     for name, value in weights.items():
-        if re.search(family.unused, name):
+        if family.unused and re.search(family.unused, name):
             continue
         entry = names.get(name, name)
         for pattern, replacement in family.renames:
@@ -427,14 +420,21 @@ def _compare(
         if entry not in own:
             unknown.append(name)
             continue
-        if [n for n in value.shape if n != 1] != [n for n in own[entry].shape if n != 1]:
+        if entry in state:
+            unfit.append(f'{name}, which is a second {entry}')
+        elif [n for n in value.shape if n != 1] != [n for n in own[entry].shape if n != 1]:
             unfit.append(f'{name} of shape {tuple(value.shape)}, not {tuple(own[entry].shape)}')
         elif value.is_floating_point() != own[entry].is_floating_point():
             unfit.append(f'{name} of type {value.dtype}')
         elif not value.isfinite().all():
             unfit.append(f'{name} with values that are not finite')
-        state[entry] = value.reshape(own[entry].shape) if value.numel() == own[entry].numel() else value
-    for entry in own:  # a count that some sources lack, and that has no influence on the output
+        else:
+            value = value.reshape(own[entry].shape)
+        state[entry] = value
+    kind = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
+    for entry in family.constants.keys() & own:
+        state[entry] = torch.full(own[entry].shape, family.constants[entry], dtype=kind)
+    for entry in own:  # old files lack these counters, which do not influence the output
         if entry.endswith('num_batches_tracked'):
             state.setdefault(entry, torch.tensor(0))
     missing = [entry for entry in own if entry not in state]
@@ -442,25 +442,30 @@ def _compare(
     return {entry: state[entry] for entry in own if entry in state}, problems
 
 
-def convert(weights: Mapping[str, Tensor | np.ndarray], family: str, models: Mapping[str, nn.Module]):
-    """Pick the network that the weights are of, and its state dict.
+def convert(
+    weights: Mapping[str, Tensor | np.ndarray], family: str, models: Mapping[str, nn.Module]
+) -> tuple[str, dict[str, Tensor]]:
+    """Find the network that official weights belong to, and make its state dict of them.
 
     Dimensions of size 1 do not matter: (1, C, 1, 1) is as good as (C,), and a 1x1 convolution as a linear layer.
 
     Args:
         weights (Mapping[str, Tensor | np.ndarray]): Official weights, by their names in the official file.
         family (str): A key of :data:`FAMILIES`.
-        models (Mapping[str, nn.Module]): The networks that come into question, by name; the meta device will do.
+        models (Mapping[str, nn.Module]): The networks of the family by name. They may be on the meta device.
 
     Returns:
-        tuple[str, dict[str, Tensor]]: The name of the network, and every entry of its state dict, of the type of its
-        source.
+        tuple[str, dict[str, Tensor]]: The name of the network and its state dict, of the types of the weights.
 
     Raises:
-        ValueError: If the weights are those of no such network: every one has to be used, and every entry filled.
-            The message says what is wrong, compared with the network that comes closest.
+        ValueError: If they fit none of the networks exactly: every weight has to be used, and every entry filled. The
+            message says what is wrong for the network that comes closest.
     """
-    compared = {name: _compare(weights, FAMILIES[family], model) for name, model in models.items()}
+    row = FAMILIES[family]
+    tensors = {name.removeprefix('module.'): torch.as_tensor(value) for name, value in weights.items()}
+    if row.prepare is not None:
+        tensors = row.prepare(tensors)
+    compared = {name: _compare(tensors, row, model) for name, model in models.items()}
     name = min(compared, key=lambda name: sum(map(len, compared[name][1].values())))
     state, problems = compared[name]
     if any(problems.values()):

@@ -730,6 +730,8 @@ def test_pixels_and_classes_that_the_config_does_not_have(tmp_path, capsys, monk
         ('cut.npz', 'a.safetensors', 'is not a readable .npz file: it is not an archive, or a truncated one'),
         ('flipped.npz', 'a.safetensors', 'is not a readable .npz file: Bad CRC'),
         ('pickled.npz', 'a.safetensors', 'is not a readable .npz file: Object arrays cannot be loaded'),
+        ('words.npz', 'a.safetensors', 'is not a readable .npz file: conv1.0 is an array of <U2'),
+        ('bomb.npz', 'a.safetensors', 'is not a readable .npz file: it would unpack to 8,000,'),
     ],
 )
 def test_command_line_errors(src, out, message, tmp_path, capsys, monkeypatch):
@@ -742,6 +744,8 @@ def test_command_line_errors(src, out, message, tmp_path, capsys, monkeypatch):
     np.save('array', np.ones(3))
     Path('array.npy').rename('array.npz')
     np.savez('pickled.npz', **{'conv1.0': np.array([print], dtype=object)})
+    np.savez('words.npz', **{'conv1.0': np.array(['no'])})
+    np.savez_compressed('bomb.npz', **{'conv1.0': np.zeros(10**6)})
     Path('folder.safetensors').mkdir()
     with pytest.raises(SystemExit) as error:
         import_official.main(['senet-caffe', src, out])
@@ -756,6 +760,7 @@ def test_everything_wrong_is_named(densenet):
     weights = dict(densenet[0])
     del weights['dense2.1.conv2.weight']
     weights['fc8.weight'] = torch.zeros(3)
+    weights['classifier.weight'] = weights['fc.weight']  # becomes the same entry
     weights['conv1.weight'] = weights['conv1.weight'].transpose(0, 1)
     weights['bn.weight'] = torch.ones_like(weights['bn.weight'], dtype=torch.int64)
     weights['bn.bias'] = torch.full_like(weights['bn.bias'], torch.nan)
@@ -766,8 +771,8 @@ def test_everything_wrong_is_named(densenet):
     assert str(error.value).splitlines()[1:] == [
         '1 missing: backbone.stage2.0.block.1.conv2.weight',
         '1 unknown: fc8.weight',
-        '3 unfit: conv1.weight of shape (3, 24, 3, 3), not (24, 3, 3, 3), bn.weight of type torch.int64, bn.bias with '
-        'values that are not finite',
+        '4 unfit: conv1.weight of shape (3, 24, 3, 3), not (24, 3, 3, 3), bn.weight of type torch.int64, bn.bias with '
+        'values that are not finite, classifier.weight, which is a second head.fc.weight',
     ]
     with pytest.raises(ValueError, match=r'missing: backbone.* and \d+ more'):
         convert({}, 'abn-cifar-densenet', models)
