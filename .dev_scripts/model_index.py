@@ -78,8 +78,11 @@ def tabulated(metafile: Path) -> str:
     for model in yaml.safe_load(metafile.read_text())['Models']:
         data = model['Metadata']
         here = [f'{name} {value}' for result in model['Results'] or [] for name, value in result['Metrics'].items()]
-        files = {name: ROOT / model[name] for name in ('Weights', 'Training Log') if name in model}
-        here += [f'[{name.lower()}]({osp.relpath(file, metafile.parent)})' for name, file in files.items()]
+        for name in ('Weights', 'Training Log'):
+            if '://' in model.get(name, ''):
+                here.append(f"[MMPretrain's weights]({model[name]})")
+            elif name in model:
+                here.append(f'[{name.lower()}]({osp.relpath(ROOT / model[name], metafile.parent)})')
         rows.append(
             '| {} | {:,} | {} | {} | {} |'.format(
                 f'[{model["Name"]}]({osp.relpath(ROOT / model["Config"], metafile.parent)})',

@@ -31,7 +31,9 @@ def test_every_config_says_what_it_is_and_builds(path):
     cfg = Config.fromfile(ROOT / path)
     assert cfg.custom_imports.imports == ['mmresattn', 'mmresattn.compat.enabled']
     assert cfg.default_scope == 'mmpretrain'
-    assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size * (8 if 'imagenet' in path.stem else 1)
+    assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size * (
+        8 if re.search('imagenet|kinetics', path.stem) else 1
+    )
     with DefaultScope.overwrite_default_scope('mmpretrain'), torch.device('meta'):
         model = MODELS.build(cfg.model)
         scores = model.eval()(torch.empty(2, 3, cfg.image_size, cfg.image_size), mode='tensor')

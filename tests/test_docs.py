@@ -121,7 +121,7 @@ def test_what_is_linked_outside_of_docs_is_part_of_the_site(site):
     assert 'source/configs/senet/index.html' in pages  # docs/configs.md links configs, and that list each folder
     assert 'source/configs/senet/se-resnet50_imagenet.py.html' in pages['senet.html'].links
     assert 'se-resnet50_imagenet.py.html' in pages['source/configs/senet/index.html'].links
-    text = (folder / 'source/configs/senet/se-resnet50_imagenet.py.html').read_text()
+    text = (folder / 'source/configs/senet/se-resnet50-caffe_imagenet.py.html').read_text()
     assert 'AttentionResNet' in text and 'caffe_pool' in text
     assert (folder / 'source/weights/attention56_cifar10_fast.safetensors').stat().st_size > 1e6
 

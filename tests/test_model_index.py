@@ -61,12 +61,13 @@ def test_every_entry_names_files_that_exist_and_figures_with_their_source(metafi
     assert model['Config'] == str(CONFIGS[model['Name']]) and CONFIGS[model['Name']].parts[1] == metafile.parent.name
     assert f'[{model["Name"]}](' in metafile.with_name('README.md').read_text()
     for key in ('Weights', 'Training Log'):
-        assert (ROOT / model.get(key, '.')).exists()
+        file = model.get(key, '.')
+        assert file.startswith('https://download.openmmlab.com/') or (ROOT / file).exists()
     data = model['Metadata']
     config = read(model['Config'])
     # What others have published is a sentence of the config, and where there is such a sentence, it is here.
     assert data.get('Published Results', '') in config
-    source = r"([Pp]aper|Authors' page)(, table \d+)?: |A port by others reports|the authors ship"
+    source = r"([Pp]aper|Authors' page)(, table \d+)?: |A port by others reports|the authors ship|MMPretrain's zoo: "
     assert ('Published Results' in data) == bool(re.search(source, config))
     # What is a result here stands with its circumstances in what was measured.
     results = model['Results'] or []
@@ -129,6 +130,26 @@ def test_pretrained_weights_may_be_elsewhere_and_their_lack_is_no_silence(monkey
         ROOT / 'weights/attention56_cifar10_fast.safetensors'
     )
     mmpretrain.get_model('attention56_cifar10_fast', pretrained=True)
+
+
+@torch.no_grad()
+def test_weights_of_mmpretrains_zoo_give_its_outputs(tmp_path):
+    """A narrow network with random weights and statistics stands in for the file of that name."""
+    for depth in (50, 101):
+        address = ModelHub.get(f'seresnet{depth}_8xb32_in1k').weights
+        assert ModelHub.get(f'se-resnet{depth}_imagenet').weights == address and address.startswith('https://')
+    narrow = dict(
+        backbone=dict(stem_channels=32, base_channels=32), head=dict(num_classes=7, in_channels=1024), pretrained=True
+    )
+    theirs = mmpretrain.get_model('seresnet50_8xb32_in1k', **{**narrow, 'pretrained': False})
+    for value in theirs.state_dict().values():
+        if value.dim() < 2 and value.is_floating_point():
+            value.add_(torch.rand_like(value))
+    file = ModelHub.get('se-resnet50_imagenet').weights.rpartition('/')[2]
+    torch.save(dict(state_dict=theirs.state_dict(), meta={}), tmp_path / file)
+    ours = mmpretrain.get_model('se-resnet50_imagenet', url_mapping=('https://.*/', f'{tmp_path}/'), **narrow)
+    images = torch.randn(2, 3, 64, 96)
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-5, atol=1e-5)
 
 
 def test_inference_of_an_image():

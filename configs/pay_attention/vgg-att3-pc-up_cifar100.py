@@ -1,7 +1,6 @@
 """VGG-att3-concat-pc, layer 7 projected up, on CIFAR-100: 19,998,375 parameters.
 
 Attention over layers 7, 10 and 13, scored by <u, l + g>; all together are classified.
-A port by others reports 22.62 % error.
 Data: data/cifar100/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 
     python tools/train.py configs/pay_attention/vgg-att3-pc-up_cifar100.py

@@ -7,6 +7,6 @@ Data: data/imagenet/{train,val}/<class>/*, or under $MMRESATTN_DATA. On 8 GPUs o
     bash tools/dist_train.sh configs/senet/se-bn-inception_imagenet.py 8
 """
 
-_base_ = './se-resnet50_imagenet.py'
+_base_ = './se-resnet50-caffe_imagenet.py'
 
 model = dict(backbone=dict(_delete_=True, type='SEBNInception', ratio=16), head=dict(in_channels=1024))

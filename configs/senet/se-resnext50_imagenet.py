@@ -7,6 +7,6 @@ Data: data/imagenet/{train,val}/<class>/*, or under $MMRESATTN_DATA. On 8 GPUs o
     bash tools/dist_train.sh configs/senet/se-resnext50_imagenet.py 8
 """
 
-_base_ = './se-resnet50_imagenet.py'
+_base_ = './se-resnet50-caffe_imagenet.py'
 
 model = dict(backbone=dict(style='pytorch', groups=32, width_per_group=4))

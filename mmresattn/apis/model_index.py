@@ -40,6 +40,6 @@ def register_models() -> None:
             if known is not None and known.filepath != model.filepath:
                 raise ValueError(f'The model {model.name} of {metafile} is already registered by {known.filepath}.')
             model.config = str(folder / model.config)
-            if model.weights:
+            if model.weights and '://' not in model.weights:  # otherwise they are in another package's zoo
                 model.weights = SCHEME + model.weights.rpartition('/')[2]
             ModelHub._models_dict[model.name] = model

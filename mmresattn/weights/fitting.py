@@ -157,7 +157,8 @@ def compare_weights(
         left = [name for name in left if name.split('.')[0] in children]
     by_class = class_weights(model) if fine_tune else ()
     fresh = [part for part in by_class if any(is_under(name, [part]) for name in (*missing, *reshaped, *left))]
-    fresh += [part for part in added_layers(model) if fine_tune and not any(is_under(name, [part]) for name in taken)]
+    held = [name for name in taken if not name.endswith(counters)]  # BatchNorm takes old files as if they had counters
+    fresh += [part for part in added_layers(model) if fine_tune and not any(is_under(name, [part]) for name in held)]
     fresh += [part for part in new if any(is_under(name, [part]) for name in missing)]
     wrong = {
         'not in the file': [name for name in missing if not is_under(name, fresh)],

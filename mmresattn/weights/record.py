@@ -69,8 +69,9 @@ def other_layers(
             f'{type(module).__name__} has {", ".join(f"{key}={value!r}" for key, value in settings.items())}, which '
             'the file does not state. Published checkpoints of MMPretrain, torchvision and timm have '
             "style='pytorch' and caffe_pool=False. For those set --cfg-options model.backbone.style=pytorch "
-            'model.backbone.caffe_pool=False. If the file is of exactly this network, save it with '
-            'meta=dict(mmresattn=mmresattn.weights.record(model))'
+            'model.backbone.caffe_pool=False, or take a config that has them. Files of the authors of SENet, of '
+            "Cadene and of timm's legacy models come in by tools/model_converters/import_official.py. If the file is "
+            'of exactly this network, save it with meta=dict(mmresattn=mmresattn.weights.record(model))'
             for module in model.modules()
             if (settings := getattr(module, 'hidden_settings', None))
         ]

@@ -78,8 +78,8 @@ class AttentionResNet(ResNet):
             end. Nothing is built past the last of them. Defaults to -1.
         frozen_stages (int): Stages that are not trained: 0 freezes the stem, 1 also the first stage, and so on; -1
             freezes nothing. Defaults to -1.
-        caffe_pool (bool): Whether the pooling of the stem has no padding and rounds up, as in Caffe networks. Defaults
-            to False.
+        caffe_pool (bool | str): Whether the pooling of the stem has no padding and rounds up, as in Caffe's networks;
+            with ``'floor'`` it rounds down, as in Caffe2's. Defaults to False.
         in_channels (int): Channels of the input image. Defaults to 3.
         style (str): ``'pytorch'``, or ``'caffe'``, which puts the stride on the first 1x1 convolution. Defaults to
             ``'pytorch'``.
@@ -112,7 +112,7 @@ class AttentionResNet(ResNet):
         dilations: Sequence[int] = (1, 1, 1, 1),
         out_indices: int | Sequence[int] = -1,
         frozen_stages: int = -1,
-        caffe_pool: bool = False,
+        caffe_pool: bool | str = False,
         in_channels: int = 3,
         style: str = 'pytorch',
         **kwargs,
@@ -129,6 +129,8 @@ class AttentionResNet(ResNet):
         check_integers(2 if kwargs.get('deep_stem') else 1, stem_channels=kwargs.get('stem_channels', 64))
         if style not in ('pytorch', 'caffe'):
             raise ValueError(f"style is 'pytorch' or 'caffe', not {style!r}.")
+        if caffe_pool not in (True, False, 'floor'):
+            raise ValueError(f"caffe_pool is True, False or 'floor', not {caffe_pool!r}.")
         block, numbers = self.arch_settings[depth]
         if groups != 1 and block is AttentionBasicBlock:
             raise ValueError(f'ResNet-{depth} has no groups; a ResNeXt has a depth of 50, 101 or 152.')
@@ -151,14 +153,11 @@ class AttentionResNet(ResNet):
         usual = dict(style='pytorch', caffe_pool=False)
         # What the names and shapes of the weights do not show, where published checkpoints differ.
         self.hidden_settings = {key: value for key, value in settings.items() if value != usual[key]}
-        settings = dict(style=style, caffe_pool=caffe_pool)
-        usual = dict(style='pytorch', caffe_pool=False)
-        # What the names and shapes of the weights do not show, where published checkpoints differ.
-        self.hidden_settings = {key: value for key, value in settings.items() if value != usual[key]}
         if caffe_pool:
-            self.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+            self.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=caffe_pool is True)
         self.in_channels = in_channels
-        self.min_size = 3 if caffe_pool else 1  # for that pooling; a layer in a block may want more
+        # For that pooling; a layer in a block may need more.
+        self.min_size = {False: 1, True: 3, 'floor': 5}[caffe_pool]
 
     def make_res_layer(self, **kwargs) -> AttentionResLayer:
         stage = len(self.res_layers)
@@ -175,7 +174,7 @@ class AttentionResNet(ResNet):
         """Features of an image.
 
         Args:
-            x (Tensor): Images (N, in_channels, H, W), H and W at least 3 with ``caffe_pool``.
+            x (Tensor): Images (N, in_channels, H, W), H and W at least 3 with ``caffe_pool``, 5 with ``'floor'``.
 
         Returns:
             tuple[Tensor]: For each of ``out_indices`` the features (N, channels, H / stride, W / stride), rounded up,

@@ -13,7 +13,7 @@ from ..layers.checks import check_share, name_single_values
 
 @MODELS.register_module()
 class PayAttentionHead(ClsHead):
-    """Classifier of attended features; BN, ReLU and dropout on those of each level come first.
+    """Classifier of attended features; by default BN, ReLU and dropout on those of each level come first.
 
     - ``'concat'``: the levels are joined, one linear layer gives the scores.
     - ``'indep'``: every level has a linear layer; the scores are the sum over the levels of log-probabilities, and the
@@ -27,6 +27,8 @@ class PayAttentionHead(ClsHead):
         in_channels (Sequence[int]): Channels of each level, ``out_channels`` of the neck.
         combine (str): ``'concat'`` or ``'indep'``. Defaults to ``'concat'``.
         dropout (float): Dropout before the linear layers, from 0 to below 1. Defaults to 0.5.
+        norm (bool): Whether BN, ReLU and dropout come before the linear layers, as in the authors' network. Defaults to
+            True.
         **kwargs: ``loss``, ``topk``, ``cal_acc`` and ``init_cfg`` of MMPretrain's ``ClsHead``. With ``'indep'`` the
             loss is that of each level, summed.
 
@@ -37,7 +39,13 @@ class PayAttentionHead(ClsHead):
     class_weights = ('fc',)
 
     def __init__(
-        self, num_classes: int, in_channels: Sequence[int], combine: str = 'concat', dropout: float = 0.5, **kwargs
+        self,
+        num_classes: int,
+        in_channels: Sequence[int],
+        combine: str = 'concat',
+        dropout: float = 0.5,
+        norm: bool = True,
+        **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         if combine not in ('concat', 'indep'):
@@ -53,6 +61,8 @@ class PayAttentionHead(ClsHead):
         self.combine = combine
         self.activate = nn.ModuleList(
             nn.Sequential(nn.BatchNorm1d(channels), nn.ReLU(inplace=True), nn.Dropout(dropout))
+            if norm
+            else nn.Identity()
             for channels in in_channels
         )
         widths = [sum(in_channels)] if combine == 'concat' else in_channels

@@ -251,6 +251,7 @@ def test_several_layers_each_in_its_place():
         (dict(deep_stem=True, stem_channels=1), 'stem_channels is an integer of at least 2'),
         (dict(groups=0), 'groups is an integer of at least 1'),
         (dict(style='torch'), "style is 'pytorch' or 'caffe', not 'torch'"),
+        (dict(caffe_pool='ceil'), "caffe_pool is True, False or 'floor', not 'ceil'"),
     ],
 )
 def test_arguments_that_do_not_fit(kwargs, message):
@@ -344,7 +345,7 @@ def test_builds_from_a_config_in_the_scope_of_mmpretrain():
 
 
 def test_images_that_do_not_fit_are_named():
-    for caffe_pool, least in [(False, 1), (True, 3)]:
+    for caffe_pool, least in [(False, 1), (True, 3), ('floor', 5)]:
         backbone = AttentionResNet(18, base_channels=4, stem_channels=4, caffe_pool=caffe_pool)
         with pytest.raises(ValueError, match='single value a channel'):
             backbone(torch.zeros(1, 3, 32, 32))
@@ -352,5 +353,5 @@ def test_images_that_do_not_fit_are_named():
         assert backbone.min_size == least and backbone(torch.zeros(1, 3, least, least))[0].shape == (1, 32, 1, 1)
         with pytest.raises(ValueError, match=r'shape \(N, 3, H, W\), got \(1, 1, 32, 32\)'):
             backbone(torch.zeros(1, 1, 32, 32))
-    with pytest.raises(ValueError, match='2x9 are too small: this network needs at least 3x3'):
+    with pytest.raises(ValueError, match='2x9 are too small: this network needs at least 5x5'):
         backbone(torch.zeros(1, 3, 2, 9))
