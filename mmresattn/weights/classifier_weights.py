@@ -113,7 +113,7 @@ def check_classifier_weights(model: dict) -> None:
 
 
 def drop_classifier_weights(model: dict) -> None:
-    """Take ``ClassifierWeights`` and ``PretrainedTrunk`` out of a model's config, for a model that is loaded as a whole.
+    """Take ``ClassifierWeights`` and ``PretrainedTrunk`` out of the config of a model that is loaded as a whole.
 
     Args:
         model (dict): Config of a model; changed in place.

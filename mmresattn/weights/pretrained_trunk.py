@@ -30,7 +30,13 @@ from mmengine.model import BaseModule, initialize, update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
-from ..models.backbones.residual_attention_net import ARCHITECTURES, INIT_CFG, Architecture, ResidualAttentionNet
+from ..models.backbones.residual_attention_net import (
+    ARCHITECTURES,
+    INIT_CFG,
+    STEMS,
+    Architecture,
+    ResidualAttentionNet,
+)
 from ..models.layers import AttentionModule, channel_attention
 from .loader import read_checkpoint
 
@@ -97,6 +103,11 @@ class Source:
     def units(self) -> tuple[int, ...]:
         """Number of units of each stage."""
         return tuple(map(len, self.stages))
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each stage."""
+        return tuple(_last_conv(units[-1]).shape[0] for units in self.stages)
 
     @property
     def unit(self) -> str:
@@ -166,8 +177,7 @@ def read_source(checkpoint: str, prefix: str | None = None) -> Source:
             "init_cfg=dict(type='ClassifierWeights', ...)."
         )
     stages = [[stage[unit] for unit in sorted(stage, key=int)] for _, stage in sorted(units.items())]
-    last = stages[-1][-1]
-    width = last[max(name for name in last if re.fullmatch(r'conv\d\.weight', name))].shape[0]
+    width = _last_conv(stages[-1][-1]).shape[0]
     heads = [key for key in left if re.search(r'(^|\.)fc\.weight$', key) and state[key].shape[1] == width]
     if len(heads) == 1:
         classifier = dict(weight=state[heads[0]].flatten(1))
@@ -175,6 +185,10 @@ def read_source(checkpoint: str, prefix: str | None = None) -> Source:
             classifier['bias'] = state[bias]
     left = [key for key in left if re.sub('(weight|bias)$', 'weight', key) not in heads]
     return Source(checkpoint, layout, prefix, stem, stages, closing, classifier, left, content['meta'])
+
+
+def _last_conv(unit: Weights) -> Tensor:
+    return unit[max(name for name in unit if re.fullmatch(r'conv\d\.weight', name))]
 
 
 def find_weights(checkpoint: str) -> str:
@@ -389,7 +403,8 @@ def holders(source: Source) -> list[str]:
     """The named architectures that can hold a source, the smallest first."""
     found = []
     for name, arch in ARCHITECTURES.items():
-        if arch.unit == source.unit and any(arch.modules) and _holds_units(arch, source) and '0.weight' in source.stem:
+        alike = (arch.unit, tuple(arch.channels)) == (source.unit, source.channels) and '0.weight' in source.stem
+        if alike and any(arch.modules) and _holds_units(arch, source):
             with torch.device('meta'):
                 backbone = ResidualAttentionNet(arch, in_channels=source.stem['0.weight'].shape[1])
             if not problems(source, backbone):
@@ -414,6 +429,23 @@ def check_holds(source: Source, backbone: ResidualAttentionNet) -> None:
             f'{source} cannot start this ResidualAttentionNet: {"; ".join(found[:3])}'
             f'{f"; and {len(found) - 3} more" if len(found) > 3 else ""}. {advice}'
         )
+
+
+def plain_network(source: Source) -> ResidualAttentionNet:
+    """The source itself, as a network of our units without masks. Raises a ValueError if it is made of others."""
+    arch = Architecture(
+        unit=source.unit,
+        stem=next(stem for stem in LAYOUTS[source.layout].stems if STEMS[stem].norm == ('1.0.weight' in source.stem)),
+        stem_channels=source.stem['0.weight'].shape[0],
+        channels=source.channels,
+        strides=[1, *[2] * (len(source.stages) - 1)],
+        modules=[0] * len(source.stages),
+        poolings=[0] * len(source.stages),
+        units_after=[units - 1 for units in source.units],
+    )
+    backbone = ResidualAttentionNet(arch, in_channels=source.stem['0.weight'].shape[1])
+    start(backbone, source)
+    return backbone.eval()
 
 
 def start(backbone: ResidualAttentionNet, source: Source) -> float:

@@ -2,15 +2,17 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS, WEIGHT_INITIALIZERS, DefaultScope
 from mmpretrain.models import ResNet, ResNeXt
+from PIL import Image
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmresattn.models import ResidualAttentionNet
-from mmresattn.models.backbones.residual_attention_net import ARCHITECTURES
+from mmresattn.models.backbones.residual_attention_net import ARCHITECTURES, resolve_arch
 from mmresattn.models.layers import AttentionModule
 from mmresattn.weights.pretrained_trunk import holders, read_source, stage_factors
 
@@ -118,14 +120,13 @@ def source(tmp_path_factory):
 
 
 def started(path, arch, dtype=torch.float64, classes=CLASSES, **kwargs):
-    n = len(kwargs.get('out_indices', (0, 1, 2, 3)))
-    arch_channels = arch['channels'] if isinstance(arch, dict) else ARCHITECTURES[arch].channels
-    backbone = dict(type='ResidualAttentionNet', arch=arch, out_indices=range(min(n, len(arch_channels))), **kwargs)
+    channels = resolve_arch(arch).channels
+    backbone = dict(type='ResidualAttentionNet', arch=arch, out_indices=range(len(channels)), **kwargs)
     torch.manual_seed(1)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(dict(
             type='ImageClassifier', backbone=backbone, neck=dict(type='GlobalAveragePooling'),
-            head=dict(type='LinearClsHead', num_classes=classes, in_channels=arch_channels[-1]),
+            head=dict(type='LinearClsHead', num_classes=classes, in_channels=channels[-1]),
         ))  # fmt: skip
     model.to(dtype)
     WEIGHT_INITIALIZERS.build(dict(type='PretrainedTrunk', checkpoint=path))(model)
@@ -380,3 +381,45 @@ def read_state(state):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, 'read_checkpoint', lambda address: dict(state_dict=state, meta={}))
         return read_source('weights')
+
+
+@pytest.mark.parametrize('name', ['torchvision-resnet18', 'own-bottleneck'])
+def test_tool_writes_a_classifier_with_the_scores_of_the_source(source, name, tmp_path, capsys, monkeypatch):
+    from mmresattn.weights import read_checkpoint
+    from tools.model_converters import pretrained_to_resattn as tool
+
+    reference, path = source(name)
+    out = tmp_path / 'started.pth'
+    (tmp_path / 'classes.txt').write_text('\n'.join('abcdefg'))
+    image = tmp_path / 'image.png'
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 60, 3), np.uint8)).save(image)
+    if name == 'own-bottleneck':
+        monkeypatch.setitem(ARCHITECTURES, 'small', resolve_arch(SOURCES[name][2]))
+    tool.main([path, str(out), '--classes', str(tmp_path / 'classes.txt'), '--images', str(image)])
+    printed = capsys.readouterr().out
+    assert float(re.search(r'differ by at most (\S+) of', printed)[1]) < 1e-5
+    assert '1 of 1 predictions are the same' in printed
+    content = read_checkpoint(out)
+    assert content['meta']['dataset_meta'] == dict(classes=list('abcdefg'))
+    assert content['meta']['mmresattn']['preprocessing']['mean'] == tool.IMAGENET['mean']
+    # The file is that of a classifier which gives the scores of the source's own class.
+    model = started(path, content['meta']['mmresattn']['arch'], torch.float32)
+    model.load_state_dict(content['state_dict'])
+    x = images(torch.float32, 32)
+    with torch.no_grad():
+        assert error(both(reference.float(), SOURCES[name][1], model, x)) < 2e-5
+
+
+def test_tool_says_what_is_wrong_before_it_works(source, tmp_path, capsys):
+    from tools.model_converters import pretrained_to_resattn as tool
+
+    path = source('own-preact')[1]
+    for args, message in [
+        ([path, str(tmp_path / 'none/x.pth')], 'no folder'),
+        ([path, str(tmp_path / 'x.pth')], 'No named architecture holds'),
+        ([str(tmp_path / 'none.pth'), str(tmp_path / 'x.pth')], 'There is no checkpoint'),
+    ]:
+        with pytest.raises(SystemExit):
+            tool.main(args)
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / 'x.pth').exists()
