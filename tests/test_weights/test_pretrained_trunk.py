@@ -423,3 +423,39 @@ def test_tool_says_what_is_wrong_before_it_works(source, tmp_path, capsys):
             tool.main(args)
         assert message in capsys.readouterr().err
     assert not (tmp_path / 'x.pth').exists()
+
+
+def test_configs_are_checked_before_data_are_read(source, tmp_path):
+    from mmresattn.weights import check_classifier_weights, drop_classifier_weights
+
+    backbone = dict(type='ResidualAttentionNet', arch=RESNET18)
+    init = dict(type='PretrainedTrunk', checkpoint=source('mmpretrain-resnet18')[1])
+    whole, part = dict(type='ImageClassifier', backbone=backbone, init_cfg=init), dict(backbone, init_cfg=init)
+    for model in (whole, dict(backbone=part)):
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            check_classifier_weights(model)
+            init['checkpoint'] = source('timm-resnetv2')[1]
+            with pytest.raises(ValueError, match='units are preact'):
+                check_classifier_weights(model)
+            drop_classifier_weights(model)
+            check_classifier_weights(model)
+        init['checkpoint'] = source('mmpretrain-resnet18')[1]
+
+
+def test_masks_alone_are_trained_by_their_config():
+    from mmengine.config import Config
+    from mmengine.optim import build_optim_wrapper
+
+    from tests.conftest import ROOT
+
+    cfg = Config.fromfile(ROOT / 'configs/resattn/attention-resnet50-masks_imagenet.py')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        cfg.model.backbone.arch = dict(base='attention-resnet50', stem_channels=8, channels=(8, 8, 8, 8))
+        cfg.model.head.in_channels = 8
+        model = MODELS.build(cfg.model).train()
+        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    rates = {id(p): group['lr'] for group in wrapper.param_groups for p in group['params']}
+    rates = {name: rates.get(id(p), 0) for name, p in model.named_parameters()}
+    assert {name for name, rate in rates.items() if rate} == {name for name in rates if '.mask.' in name}
+    assert set(rates.values()) == {0, 0.02}
+    assert all('.mask.' in name for name, m in model.named_modules() if isinstance(m, _BatchNorm) and m.training)
