@@ -188,7 +188,7 @@ def test_outputs_are_those_of_the_source(source, name):
     (reference, path), (_, names, arch) = source(name), SOURCES[name]
     x = images(size=32 if name.startswith(('own', 'torchvision')) else 64)
     with torch.no_grad():
-        assert error(both(reference, names, started(path, arch), x)) < 1e-11
+        assert error(both(reference, names, started(path, arch), x)) < 1e-12
         single = started(path, arch, torch.float32)
         assert error(both(reference.float(), names, single, x.float())) < 2e-5
         # In training BatchNorm adds its epsilon to a variance that is s^2 times as large: equal up to that.
@@ -210,7 +210,7 @@ def test_every_kind_of_mask_starts_equal_and_learns(source, name, options):
     model = started(path, arch, norm_cfg=TINY_EPS, **options)
     with_eps(reference, 1e-10)
     with torch.no_grad():
-        assert error(both(reference, names, model, x)) < 1e-11
+        assert error(both(reference, names, model, x)) < 1e-12
     reference.train(), model.train()
     pairs = both(reference, names, model, x)
     assert error(pairs) < 1e-7
@@ -250,7 +250,7 @@ def test_variances_below_epsilon(source, tmp_path):
     model = started(str(tmp_path / 'dead.pth'), arch, attention_residual_learning=False)
     assert (model.backbone.stage1.attention2.after[0].bn1.running_var > 0).all()
     with torch.no_grad():
-        assert error(both(reference, LAYERS, model, images())) < 1e-11
+        assert error(both(reference, LAYERS, model, images())) < 1e-12
 
 
 def test_log_says_what_was_taken_what_is_the_identity_and_what_is_new(source, monkeypatch):
