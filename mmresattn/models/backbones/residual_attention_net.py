@@ -248,8 +248,9 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
         with_cp (bool): Whether to save memory by recomputing the attention modules, or the units of a network without
             them, in the backward pass; BatchNorm then updates its running statistics twice a step. Defaults to False.
         recompute_norms (bool): Whether to save memory by recomputing the normalised features in front of convolutions
-            in the backward pass (see :func:`~mmresattn.models.layers.norm_relu_conv.norm_relu_convs`). Outputs do not
-            depend on it; at 32x32, where memory is plentiful, False is faster. Defaults to True.
+            of masks and pre-activation units in the backward pass (see
+            :func:`~mmresattn.models.layers.norm_relu_conv.norm_relu_convs`). Outputs do not depend on it; at 32x32,
+            where memory is plentiful, False is faster. Defaults to True.
         norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN', requires_grad=True)``.
         init_cfg (dict | list[dict], optional): Initialisation. Defaults to Kaiming's ("MSRA") of the convolutions, by
             fan-out as for MMPretrain's ResNet (the paper does not say), and ones for the normalisations.

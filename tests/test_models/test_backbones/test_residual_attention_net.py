@@ -6,13 +6,12 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from torch import nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmresattn.models.backbones.residual_attention_net import ARCHITECTURES, ResidualAttentionNet, resolve_arch
 from mmresattn.models.layers import AttentionModule, PreActBottleneck, edit_attention, record_attention
+from tests.conftest import WithoutBatchNorm
 
 # Parameters with a head of 1000 or 10 classes, multiply-adds with it at 224 or 32, convolutions and BatchNorms.
 FACTS = {
@@ -46,13 +45,6 @@ SMALL_RESNETS = [
 ]
 NARROW_MASKS = dict(SMALL, mask_widths=(3, 5, None, None))
 BASIC = ('attention-resnet18', 'attention-resnet34')
-
-
-class WithoutBatchNorm(TorchFunctionMode):
-    """BatchNorm changes neither shapes nor multiply-adds, and takes most of the time on the meta device."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        return args[0] if function is functional.batch_norm else function(*args, **(kwargs or {}))
 
 
 def small(**kwargs):
