@@ -111,7 +111,7 @@ class Source:
 
     @property
     def unit(self) -> str:
-        """Kind of its units: a key of ``UNITS`` or, in words, what is none."""
+        """Kind of its units: a key of ``UNITS``, or a description of another kind."""
         first = self.stages[0][0]
         conv2 = first.get('conv2.weight')
         if conv2 is None or 'conv1.weight' not in first:
@@ -231,33 +231,34 @@ class Step(NamedTuple):
 
     name: str
     module: nn.Module
-    place: int  # the smaller, the sooner a unit takes weights of the source
+    rank: tuple[int, int]  # units of the smallest ranks take the weights of the source
 
 
 def walk(backbone: ResidualAttentionNet) -> Iterator[list[Step]]:
     """The trunk, stage by stage, in the order of the forward pass.
 
-    Units between the split and the merge of an attention module come first where the source has fewer units than the
-    trunk, the first of every module before any second, so that masks weigh features that are known.
+    Where the source has fewer units than a stage, its weights go to the first unit, which changes the shape, then to
+    the units that masks weigh (of every module one before any has two), then to those after the modules, then to the
+    rest.
     """
     for stage in backbone.stages:
         steps = []
         for name, block in getattr(backbone, stage).named_children():
             name = f'{stage}.{name}'
             if not isinstance(block, AttentionModule):
-                steps.append(Step(name, block, 0 if name.endswith('.unit1') else 1000))
+                steps.append(Step(name, block, (0, 0) if name.endswith('.unit1') else (2, 0)))
                 continue
-            for part, place in (('before', 2000), ('trunk', 1), ('after', 2000)):
-                steps += [Step(f'{name}.{part}.{k}', unit, place + k) for k, unit in enumerate(getattr(block, part))]
+            for part, rank in (('before', 3), ('trunk', 1), ('after', 3)):
+                steps += [Step(f'{name}.{part}.{k}', unit, (rank, k)) for k, unit in enumerate(getattr(block, part))]
                 if part == 'trunk':
-                    steps.append(Step(name, block, -1))
+                    steps.append(Step(name, block, (4, 0)))
         yield steps
 
 
 def match(steps: list[Step], units: list[Weights]) -> dict[str, Weights]:
     """The units of a stage that get weights of the source, in order; the others become the identity."""
     own = [step for step in steps if not isinstance(step.module, AttentionModule)]
-    chosen = {step.name for step in sorted(own, key=lambda step: step.place)[: len(units)]}  # sorted() is stable
+    chosen = {step.name for step in sorted(own, key=lambda step: step.rank)[: len(units)]}  # sorted() is stable
     return dict(zip([step.name for step in own if step.name in chosen], units))
 
 
@@ -357,7 +358,7 @@ def started_mask(module: AttentionModule) -> Weights:
 
 
 def problems(source: Source, backbone: ResidualAttentionNet) -> list[str]:
-    """Why a backbone cannot hold a source; nothing if it can. The backbone may lie on the meta device."""
+    """Why a backbone cannot hold a source; nothing if it can. The backbone may be on the meta device."""
     arch, layout = backbone.arch, LAYOUTS[source.layout]
     found = []
     if source.unit != arch.unit:
@@ -424,7 +425,9 @@ def check_holds(source: Source, backbone: ResidualAttentionNet) -> None:
     """
     if found := problems(source, backbone):
         names = holders(source)
-        advice = f'It fits arch={names[0]!r}.' if names else 'No named architecture holds it.'
+        advice = (
+            f'Named architectures that hold it: {", ".join(names)}.' if names else 'No named architecture holds it.'
+        )
         raise ValueError(
             f'{source} cannot start this ResidualAttentionNet: {"; ".join(found[:3])}'
             f'{f"; and {len(found) - 3} more" if len(found) > 3 else ""}. {advice}'
@@ -483,7 +486,7 @@ class PretrainedTrunk:
     The module is a :class:`ResidualAttentionNet`, or a classifier with one as its backbone; the classifier then starts
     with that of the source too, if it has as many classes. The trunk computes what the source does: its last features,
     and the scores, are equal; features of earlier stages are larger by the factors of :func:`stage_factors`. Masks and
-    what else is new are initialised as ever. See :mod:`mmresattn.weights.pretrained_trunk` for the algebra.
+    what else is new are initialised as usual. See :mod:`mmresattn.weights.pretrained_trunk` for the algebra.
 
     Args:
         checkpoint (str): A path or address, ``torchvision://resnet50``, ``mmpretrain::resnet50_8xb32_in1k`` with a name
@@ -508,7 +511,7 @@ class PretrainedTrunk:
         """Read the source and check that the module can hold it.
 
         Args:
-            module (nn.Module): The backbone or classifier; may lie on the meta device.
+            module (nn.Module): The backbone or classifier; may be on the meta device.
 
         Returns:
             Source: What it will start from.
