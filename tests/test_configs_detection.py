@@ -27,11 +27,11 @@ def build(cfg, device='cpu'):
         return MODELS.build(cfg.model)
 
 
-def test_both_nets_have_every_detector():
+def test_every_net_has_every_detector():
     expected = {
         f'{detector}_{net}_fpn_1x_coco'
         for detector in ('faster-rcnn', 'retinanet', 'mask-rcnn')
-        for net in ('attention56', 'attentionnext56')
+        for net in ('attention56', 'attentionnext56', 'attention-resnet50')
     }
     assert {path.stem for path in CONFIGS} >= expected
 
@@ -63,10 +63,22 @@ def test_every_config_builds_and_its_parts_agree(path):
         ]
         assert extractor.out_channels == detector.roi_head.bbox_head.in_channels == levels[0].shape[1]
     # The weights of the classifier: asked for in the same data format, and what they mean is kept.
-    assert net.init_cfg['type'] == 'ClassifierWeights' and cfg.model.data_preprocessor.bgr_to_rgb
+    pretrained = 'resnet50' in path.stem  # by published weights: the trunk is trained as the stock config trains it
+    assert (
+        net.init_cfg['type'] == ('PretrainedTrunk' if pretrained else 'ClassifierWeights')
+        and cfg.model.data_preprocessor.bgr_to_rgb
+    )
     trained = {name for name, p in net.named_parameters() if p.requires_grad}
     frozen = {name for name, _ in net.named_parameters() if name.startswith(('stem.', 'stage1.'))}
     norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    if pretrained:
+        assert net.init_cfg['checkpoint'] == 'torchvision://resnet50'
+        assert {name for name in trained & frozen if '.mask.' not in name} == set()
+        masks = {name for name, _ in net.named_parameters() if '.mask.' in name}
+        assert trained > masks and {name for name, m in net.named_modules() if m in norms and m.training} == {
+            name for name, m in net.named_modules() if m in norms and '.mask.' in name
+        }
+        return
     if 'coco' in path.stem:
         classifier = Config.fromfile(ROOT / f'configs/resattn/{path.stem.split("_")[1]}_imagenet.py')
         assert net.init_cfg['checkpoint'] is None

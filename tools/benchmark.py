@@ -2,11 +2,12 @@
 
 python tools/benchmark.py configs/resattn/attention56_imagenet.py torchvision:resnet50 --ways eager channels_last
 python tools/benchmark.py CONFIG --ways train train+checkpointing train+bfloat16 train+commit=a06ee69
-python tools/benchmark.py --preset cpu             # or gpu, or scaling; tables and JSON go to --out
+python tools/benchmark.py --preset cpu             # or gpu, resnet, scaling; tables and JSON go to --out
 
 Every model in every way is a process of its own. They take turns, round by round, so that a busy machine disturbs all
 of them alike; ratios are of neighbours in one round. In every turn the machine also multiplies two large matrices of
-the same type, and "share" is the rate of the model's multiply-adds over that of these.
+the same type, and "share" is the rate of the model's multiply-adds over that of these. "Per multiply-add" is the rate
+of the model's multiply-adds over that of the last model of the table in the same way.
 """
 
 import argparse
@@ -59,6 +60,14 @@ PRESETS = {
                   'train+channels_last+keep+checkpointing', 'train+channels_last+keep+bfloat16',
                   'train+channels_last+keep+compile'],
         ) for model in (RESATTN.format(56), RESATTN.format(92))),
+    ],
+    # Masks on ResNet-50 beside ResNet-50 itself.
+    'resnet': [
+        dict(
+            models=['configs/resattn/attention-resnet50_imagenet.py', 'mmpretrain:resnet50_8xb32_in1k'], sizes=[224],
+            batches=[8], ways=['eager', 'channels_last+keep', FAST + '+keep', FAST + '+keep+bfloat16',
+                               'train+channels_last+keep'],
+        ),
     ],
     'gpu': [
         dict(
@@ -165,8 +174,9 @@ def build(name: str, checkpointing: bool = False) -> tuple[nn.Module, dict]:
 class Runner:
     """One model in one way: a step, its multiply-adds and its memory."""
 
-    def __init__(self, name: str, size: int, batch: int, way: str) -> None:
+    def __init__(self, name: str, size: int, batch: int, way: str, cpu_time: bool = False) -> None:
         words = parse_way(way)
+        self.clock = time.process_time if cpu_time else time.perf_counter
         self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
         self.train = 'train' in words
         self.dtype = torch.bfloat16 if 'bfloat16' in words else torch.float32
@@ -223,12 +233,12 @@ class Runner:
     def time(self, function, n: int) -> float:
         if self.device == 'cuda':
             torch.cuda.synchronize()
-        begin = time.perf_counter()
+        begin = self.clock()
         for _ in range(n):
             function()
         if self.device == 'cuda':
             torch.cuda.synchronize()
-        return (time.perf_counter() - begin) / n
+        return (self.clock() - begin) / n
 
     def turn(self, n: int) -> tuple[float, float]:
         """Seconds of a step, and FLOP/s of matrix products before and after it."""
@@ -254,13 +264,13 @@ class Runner:
         return most
 
 
-def work(connection, package: str | None, case: dict, threads: int) -> None:
+def work(connection, package: str | None, case: dict, threads: int, cpu_time: bool) -> None:
     """A process that takes a case, warms up and answers every number of steps with a turn."""
     if package:
         sys.path.insert(0, package)  # before the first import of mmresattn
     torch.set_num_threads(threads)
     try:
-        runner = Runner(**case)
+        runner = Runner(**case, cpu_time=cpu_time)
         for _ in range(3):
             runner.step()
         connection.send(dict(flops=runner.flops, memory=runner.memory(), once=runner.time(runner.step, 1)))
@@ -281,7 +291,7 @@ def source_of(commit: str, folder: str) -> str:
     return str(target)
 
 
-def measure(cases: list[dict], rounds: int, seconds: float, threads: int) -> list[dict]:
+def measure(cases: list[dict], rounds: int, seconds: float, threads: int, cpu_time: bool = False) -> list[dict]:
     """Run all cases in turns.
 
     Args:
@@ -289,11 +299,12 @@ def measure(cases: list[dict], rounds: int, seconds: float, threads: int) -> lis
         rounds (int): Turns of each.
         seconds (float): About how long a turn lasts.
         threads (int): Of each process.
+        cpu_time (bool): Whether to take processor time instead of time by the clock. Defaults to False.
 
     Returns:
-        list[dict]: The cases with ``images_per_second``, ``step_seconds``, ``share`` and ``ratio`` (to the first
-        forward pass, or training step), each as median and quartiles, ``flops`` and ``peak_bytes``; or with
-        ``error``.
+        list[dict]: The cases with ``images_per_second``, ``step_seconds``, ``share``, ``ratio`` (to the first forward
+        pass, or training step) and ``per_multiply_add`` (to the last model in the same way), each as median and
+        quartiles, ``flops`` and ``peak_bytes``; or with ``error``.
     """
     context, workers = get_context('spawn'), []
     with tempfile.TemporaryDirectory() as folder:
@@ -301,7 +312,7 @@ def measure(cases: list[dict], rounds: int, seconds: float, threads: int) -> lis
             commit = parse_way(case['way']).get('commit')
             package = source_of(commit, folder) if commit else None
             here, there = context.Pipe()
-            process = context.Process(target=work, args=(there, package, case, threads), daemon=True)
+            process = context.Process(target=work, args=(there, package, case, threads, cpu_time), daemon=True)
             process.start()
             there.close()
             ready = here.recv()  # one after the other: warm-ups would disturb each other
@@ -320,10 +331,23 @@ def measure(cases: list[dict], rounds: int, seconds: float, threads: int) -> lis
     first = {}  # a training step is held against a training step
     for case, found in zip(cases, turns):
         first.setdefault('train' in parse_way(case['way']), found)
-    return [
+    results = [
         summary(case, ready, found, first['train' in parse_way(case['way'])])
         for (case, _, _, ready), found in zip(workers, turns)
     ]
+    add_rates(results, turns)
+    return results
+
+
+def add_rates(results: list[dict], turns: list[list]) -> None:
+    """Add ``per_multiply_add`` to results: the rate of multiply-adds over that of the last model in the same way."""
+    alike = ('way', 'size', 'batch')
+    last = {tuple(result[key] for key in alike): (result, found) for result, found in zip(results, turns)}
+    for result, found in zip(results, turns):
+        other, reference = last[tuple(result[key] for key in alike)]
+        if found and reference:
+            factor = result['flops'] / other['flops']
+            result['per_multiply_add'] = spread([factor * b / a for (a, _), (b, _) in zip(found, reference)])
 
 
 def spread(values: list[float]) -> dict:
@@ -357,17 +381,18 @@ def table(results: list[dict]) -> str:
     """Markdown of what was measured; the ratio is of times, the first row's over that of the row, among
     forward passes and among training steps."""
     rows = [
-        '| model | size | batch | way | images/s | quartiles | ratio | share | peak MiB |',
-        '| --- | ---: | ---: | --- | ---: | --- | ---: | ---: | ---: |',
+        '| model | size | batch | way | images/s | quartiles | ratio | per multiply-add | share | peak MiB |',
+        '| --- | ---: | ---: | --- | ---: | --- | ---: | ---: | ---: | ---: |',
     ]
     for r in results:
         head = f'| {Path(r["name"]).stem} | {r["size"]} | {r["batch"]} | {r["way"].replace("+", " + ")} |'
         if 'error' in r:
-            rows.append(f'{head} {r["error"]} | | | | |')
+            rows.append(f'{head} {r["error"]} | | | | | |')
             continue
-        speed, ratio = r['images_per_second'], f'{r["ratio"]["median"]:.2f}' if 'ratio' in r else ''
+        speed = r['images_per_second']
+        ratio, rate = (f'{r[key]["median"]:.2f}' if key in r else '' for key in ('ratio', 'per_multiply_add'))
         rows.append(
-            f'{head} {speed["median"]:.4g} | {speed["low"]:.4g} to {speed["high"]:.4g} | {ratio} | '
+            f'{head} {speed["median"]:.4g} | {speed["low"]:.4g} to {speed["high"]:.4g} | {ratio} | {rate} | '
             f'{r["share"]["median"]:.2f} | {r["peak_bytes"] / 2**20:.1f} |'
         )
     return '\n'.join(rows) + '\n'
@@ -448,6 +473,7 @@ def parse_args(argv=None):
     parser.add_argument('--rounds', type=int, default=9, help='turns of each case')
     parser.add_argument('--seconds', type=float, default=2, help='about how long a turn lasts')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of each process')
+    parser.add_argument('--cpu-time', action='store_true', help='processor time, on a machine with other work')
     parser.add_argument('--out', help='path without ending for a .json, a .md and, where something grows, a .png')
     args = parser.parse_args(argv)
     if bool(args.models) == bool(args.preset):
@@ -480,7 +506,7 @@ def main(argv=None):
             for batch in group['batches']
             for way in group['ways']
         ]
-        results = measure(cases, args.rounds, args.seconds, args.threads)
+        results = measure(cases, args.rounds, args.seconds, args.threads, args.cpu_time)
         report['groups'].append(results)
         lines.append(table(results))
         print(lines[-1], flush=True)

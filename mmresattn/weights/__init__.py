@@ -6,6 +6,7 @@ from .compare import differing_tensors
 from .files import lock_work_dir, write_whole
 from .fitting import compare_weights, load_checkpoint, load_weights
 from .loader import CheckpointError, DamagedCheckpoint, UnsafeCheckpoint, check_intact, read_checkpoint
+from .pretrained_trunk import PretrainedTrunk
 from .publishing import publish
 from .record import record
 
@@ -13,6 +14,7 @@ __all__ = [
     'CheckpointError',
     'ClassifierWeights',
     'DamagedCheckpoint',
+    'PretrainedTrunk',
     'UnsafeCheckpoint',
     'check_classifier_weights',
     'check_intact',

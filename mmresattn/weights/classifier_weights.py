@@ -17,6 +17,9 @@ HOW = (
 )
 
 
+CHECKED = ('ClassifierWeights', 'PretrainedTrunk')  # initialisers with a method `check`
+
+
 @WEIGHT_INITIALIZERS.register_module()
 class ClassifierWeights:
     """Weights of a trained classifier for the same backbone in another model.
@@ -81,12 +84,12 @@ class ClassifierWeights:
 
 
 def _initialized(cfg: dict | Sequence) -> Iterator[tuple[dict, dict]]:
-    """Every part of a model's config that starts from ``ClassifierWeights``, with that init_cfg."""
+    """Every part of a model's config whose start can be checked before it is built, with that init_cfg."""
     if isinstance(cfg, dict):
         init = cfg.get('init_cfg')
         for entry in init if isinstance(init, (list, tuple)) else [init]:
             kind = entry.get('type') if isinstance(entry, dict) else None
-            if kind is ClassifierWeights or isinstance(kind, str) and kind.split('.')[-1] == 'ClassifierWeights':
+            if getattr(kind, '__name__', str(kind)).split('.')[-1] in CHECKED:
                 yield cfg, entry
     if isinstance(cfg, (dict, list, tuple)):
         for part in cfg.values() if isinstance(cfg, dict) else cfg:
@@ -94,14 +97,14 @@ def _initialized(cfg: dict | Sequence) -> Iterator[tuple[dict, dict]]:
 
 
 def check_classifier_weights(model: dict) -> None:
-    """Raise now what :class:`ClassifierWeights` would raise after data sets and models were built.
+    """Raise now what ``ClassifierWeights`` or ``PretrainedTrunk`` would raise after data sets and models were built.
 
     Args:
         model (dict): Config of a model. Of its parts, those with such an ``init_cfg`` are built on the meta device, in
             the default scope.
 
     Raises:
-        CheckpointError, FileNotFoundError, ValueError: See :class:`ClassifierWeights`.
+        CheckpointError, FileNotFoundError, ValueError: See ``check`` of each.
     """
     for part, init in _initialized(model):
         with torch.device('meta'):
@@ -110,7 +113,7 @@ def check_classifier_weights(model: dict) -> None:
 
 
 def drop_classifier_weights(model: dict) -> None:
-    """Take :class:`ClassifierWeights` out of a model's config, for a model that is loaded as a whole.
+    """Take ``ClassifierWeights`` and ``PretrainedTrunk`` out of the config of a model that is loaded as a whole.
 
     Args:
         model (dict): Config of a model; changed in place.

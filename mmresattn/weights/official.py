@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..models.backbones.residual_attention_net import Architecture
+
 Replacement = str | Callable[[re.Match], str]
 CAFFE_EPS = 1e-5  # of BatchNorm, in Caffe as in PyTorch
 
@@ -187,16 +189,16 @@ NON_LOCAL_CAFFE2 = (
 )
 
 
-def _residual_attention_layers(arch: Mapping) -> dict[str, tuple[str, str]]:
+def _residual_attention_layers(arch: Architecture) -> dict[str, tuple[str, str]]:
     """The layers with parameters of a Residual Attention Network, by their names in the official prototxt.
 
     Args:
-        arch (Mapping): The fields of the architecture, resolved.
+        arch (Architecture): The architecture.
 
     Returns:
         dict[str, tuple[str, str]]: For each layer its Caffe type, a key of ``BLOBS``, and the name of our module.
     """
-    preact = arch['unit'] == 'preact'
+    preact = arch.unit == 'preact'
     down, up = ('down_sample', 'up_sample') if preact else ('down', 'up')
     table = {}
 
@@ -224,7 +226,7 @@ def _residual_attention_layers(arch: Mapping) -> dict[str, tuple[str, str]]:
 
     def attention(layer: str, module: str, bottom: str, poolings: int) -> str:
         x = unit(f'{layer}/trunk/res1', f'{module}.before.0', bottom)
-        for k in range(arch['t']):
+        for k in range(arch.t):
             x = unit(f'{layer}/trunk/res{k + 2}', f'{module}.trunk.{k}', x)
         mask = f'{layer}/mask'
         for k in range(1, poolings):
@@ -232,7 +234,7 @@ def _residual_attention_layers(arch: Mapping) -> dict[str, tuple[str, str]]:
             unit(f'{mask}/skip/res{k}', f'{module}.mask.skip.{k - 1}', f'{mask}/{down}/res{k}_1')
             unit(f'{mask}/{up}/res{k}_1', f'{module}.mask.up.{k - 1}.0', f'{mask}/{up}{k}')
         x = f'{mask}/{down}/pool{poolings}_3x3_s2'
-        for k in range(2 * arch['r']):
+        for k in range(2 * arch.r):
             x = unit(f'{mask}/{down}/res{poolings}_{k + 1}', f'{module}.mask.bottom.{k}', x)
         if preact:
             norm(f'{mask}/{up}/interp_1', f'{module}.mask.linear.0.0')
@@ -245,14 +247,14 @@ def _residual_attention_layers(arch: Mapping) -> dict[str, tuple[str, str]]:
     conv('conv1', 'stem.0')
     norm('conv1', 'stem.1.0')
     x = 'pool1_3x3_s2'
-    for i, modules in enumerate(arch['modules']):
+    for i, modules in enumerate(arch.modules):
         x = unit(f'pre_res_{i + 1}' if modules else f'post_res_{i + 1}_1', f'stage{i + 1}.unit1', x, projection=True)
         for k in range(modules):
-            x = attention(f'Attention{"ABC"[i]}_{k + 1}', f'stage{i + 1}.attention{k + 1}', x, arch['poolings'][i])
-        for k in range(arch['units_after'][i]):
+            x = attention(f'Attention{"ABC"[i]}_{k + 1}', f'stage{i + 1}.attention{k + 1}', x, arch.poolings[i])
+        for k in range(arch.units_after[i]):
             x = unit(f'post_res_{i + 1}_{k + 2}', f'stage{i + 1}.unit{k + 2}', x)
     if preact:
-        norm(x, f'norm{len(arch["modules"])}.0')
+        norm(x, f'norm{len(arch.modules)}.0')
     table['classifier'] = ('InnerProduct', 'head.fc')
     return table
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import asdict
 from functools import cache
 
 import pytest
@@ -32,7 +33,7 @@ def backbone_dicts(node):
             if cfg['type'].endswith(
                 'ResidualAttentionNet'
             ):  # without the third and later ones of the same modules and units
-                arch = resolve_arch(cfg.get('arch', 'attention56'))
+                arch = asdict(resolve_arch(cfg.get('arch', 'attention56')))
                 cfg['arch'] = {**arch, **{key: [min(n, 2) for n in arch[key]] for key in ('modules', 'units_after')}}
             yield cfg
         else:

@@ -31,6 +31,10 @@ OTHERS = {  # more of what they are made of
     'resnext': dict(
         type='ResidualAttentionNet', arch=dict(ARCH, poolings=(1, 0, 1), unit='resnext', channels=(64, 64, 64))
     ),
+    'bottleneck': dict(type='ResidualAttentionNet', arch=dict(ARCH, poolings=(1, 0, 1), unit='bottleneck')),
+    'basic': dict(
+        type='ResidualAttentionNet', arch=dict(ARCH, poolings=(1, 0, 1), unit='basic', mask_widths=(3, None, 3))
+    ),
     'inception': dict(
         type='ResidualAttentionNet', arch=dict(ARCH, poolings=(1, 0, 1), unit='inception', channels=(16, 32, 32))
     ),

@@ -10,7 +10,7 @@ import random
 import re
 import traceback
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from mmresattn.models.backbones import (
     ResidualAttentionNet,
     SEBNInception,
 )
-from mmresattn.models.backbones.residual_attention_net import ARCHITECTURES
+from mmresattn.models.backbones.residual_attention_net import ARCHITECTURES, STEMS
 from mmresattn.models.heads import PayAttentionHead
 from mmresattn.models.layers import NonLocalAttention, attention_maps, edit_attention, record_attention
 from mmresattn.models.necks import PayAttention, attention_branch_network
@@ -260,7 +260,7 @@ def sides_of(stem: str, strides, side: int) -> list[int]:
     """Height or width of the stages."""
     if stem == 'imagenet':
         side = up(side, 2) // 2
-    elif stem == 'padded':  # pooling with padding, of ResNets
+    elif stem in ('resnet', 'resnetv2'):  # pooling with padding, of ResNets
         side = up(up(side, 2), 2)
     return [side := up(side, stride) for stride in strides]
 
@@ -294,25 +294,26 @@ def stages_of_attention_net(arch: dict, options: dict, side: int) -> tuple[list[
 def residual_attention(draw):
     if draw(st.integers(0, 3)) == 0:
         base = draw(st.sampled_from(['attention56', 'attention92', 'attentionnext56', 'attentioninception56',
-                                     'attention56-cifar', 'resnet164-cifar']))  # fmt: skip
+                                     'attention-resnet50', 'attention-resnet18', 'attention56-cifar',
+                                     'resnet164-cifar']))  # fmt: skip
         n = 3 if base.endswith('cifar') else 4
         arch = dict(base=base, stem_channels=4, channels=(64 if 'next' in base else 16,) * n)
         if base == 'resnet164-cifar':
             arch['units_after'] = (1, 2, 1)
-        full = dict(ARCHITECTURES[base], **arch)
+        full = {**asdict(ARCHITECTURES[base]), **arch}
     else:
         n = draw(st.integers(1, 4))
-        unit = draw(st.sampled_from(['preact', 'preact', 'inception', 'resnext']))
-        step, narrow = {'preact': (4, 1), 'inception': (16, 4), 'resnext': (64, 32)}[unit]
+        unit = draw(st.sampled_from(['preact', 'preact', 'bottleneck', 'basic', 'inception', 'resnext']))
+        step, narrow = {'inception': (16, 4), 'resnext': (64, 32)}.get(unit, (4, 1))
 
         def each(low, high, factor=1):
             return tuple(factor * draw(st.integers(low, high)) for _ in range(n))
 
         full = arch = dict(
             unit=unit,
-            stem=draw(st.sampled_from(['imagenet', 'cifar', 'conv'])),
+            stem=draw(st.sampled_from(list(STEMS))),
             stem_channels=draw(st.integers(1, 8)),
-            channels=each(1, {'preact': 6, 'inception': 2, 'resnext': 1}[unit], step),
+            channels=each(1, {'inception': 2, 'resnext': 1}.get(unit, 6), step),
             strides=tuple(draw(st.sampled_from([1, 1, 2, 3])) for _ in range(n)),
             modules=each(0, 2),
             poolings=each(0, 3),
@@ -338,7 +339,7 @@ def residual_attention(draw):
         norm_cfg=draw(st.sampled_from([dict(type='BN')] * 3 + [dict(type='GN', num_groups=1)])),
     )
     least = next(side for side in count(1) if stages_of_attention_net(full, options, side)[1])
-    images_ = images(draw, 600, 24_000 if full['stem'] == 'imagenet' else 3_000, least)
+    images_ = images(draw, 600, 24_000 if 'net' in full['stem'] else 3_000, least)
     options['in_channels'] = images_.channels
     fault = None
     if draw(st.integers(0, 3)) == 0:
@@ -434,7 +435,7 @@ def attention_resnet(draw):
     images_ = images(draw, 600, 10_000)
     n = draw(st.integers(1, 4))
     depth = draw(st.sampled_from([18, 18, 50]))
-    stem = draw(st.sampled_from(['padded', 'padded', 'imagenet']))
+    stem = draw(st.sampled_from(['resnet', 'resnet', 'imagenet']))
     wrong = draw(st.sampled_from([None] * 6 + ['layer'] * 2 + ['option'] * 2))
     attention, fault = attention_layers(draw, images_, wrong == 'layer')
     options = dict(

@@ -40,7 +40,19 @@ def test_ratios_are_of_neighbours():
     assert found['ratio'] == dict(median=0.5, low=0.5, high=0.5)
     assert found['share'] == dict(median=0.25, low=0.25, high=0.25)
     assert found['images_per_second'] == dict(median=3, low=1.875, high=3)
-    assert '| a | 4 | 6 | eager | 3 | 1.875 to 3 | 0.50 | 0.25 | 1.0 |' in benchmark.table([found])
+    assert '| a | 4 | 6 | eager | 3 | 1.875 to 3 | 0.50 |  | 0.25 | 1.0 |' in benchmark.table([found])
+
+
+def test_rates_are_those_of_the_last_model_in_the_same_way():
+    case = dict(way='eager', size=4, batch=6)
+    results = [
+        dict(case, flops=30),
+        dict(case, way='fuse', flops=30),
+        dict(case, flops=10),
+        dict(case, flops=5, size=8),
+    ]
+    benchmark.add_rates(results, [[(4.0, 1), (8.0, 1)], [(1.0, 1)], [(1.0, 1), (2.0, 1)], []])
+    assert [result.get('per_multiply_add', {}).get('median') for result in results] == [0.75, 1, 1, None]
 
 
 def test_flops_and_memory_are_counted():

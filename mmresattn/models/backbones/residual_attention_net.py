@@ -1,7 +1,9 @@
 """Residual Attention Network (Wang et al., CVPR 2017, arXiv:1704.06904)."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import partial
+from typing import NamedTuple
 
 from mmengine.registry import MODELS
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
@@ -19,27 +21,79 @@ from ..layers.checks import (
 )
 from .frozen_stages import FrozenStages
 
-# One row a network. Every stage is a unit that changes the shape, its attention modules, and `units_after`.
-IMAGENET = dict(
-    unit='preact',
-    stem='imagenet',  # 7x7 convolution of stride 2 and a pooling
-    stem_channels=64,
+
+class Stem(NamedTuple):
+    """What stands before the first stage."""
+
+    kernel: int  # of the convolution; that of 7x7 has stride 2
+    norm: bool  # whether a normalisation and a ReLU follow
+    pool: dict | None  # how the 3x3 max pooling of stride 2 treats the border; None: there is no pooling
+
+
+STEMS = {
+    'imagenet': Stem(7, True, dict(ceil_mode=True)),  # no padding, as in the official network
+    'resnet': Stem(7, True, dict(padding=1)),  # ResNets everywhere
+    'resnetv2': Stem(7, False, dict(padding=1)),  # pre-activation ResNets: the first unit normalises
+    'cifar': Stem(3, True, None),
+    'conv': Stem(3, False, None),
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One network. Every stage is a unit that changes the shape, its attention modules, and ``units_after``.
+
+    Raises:
+        ValueError: If a value does not fit, or the number of stages differs between fields.
+    """
+
+    channels: Sequence[int]
+    strides: Sequence[int]
+    modules: Sequence[int]
+    poolings: Sequence[int]  # of the masks of each stage
+    units_after: Sequence[int]
+    unit: str = 'preact'
+    stem: str = 'imagenet'
+    stem_channels: int = 64
+    p: int = 1
+    t: int = 2
+    r: int = 1
+    bottom_units: int | None = None  # 2r, as figure 2 marks the lowest level
+    mask_widths: Sequence[int | None] | None = None  # of the units in the masks: the same as on the trunk
+
+    def __post_init__(self) -> None:
+        for name, known in (('unit', UNITS), ('stem', STEMS)):
+            if getattr(self, name) not in list(known):
+                raise ValueError(f'The {name} of an architecture is one of {list(known)}, not {getattr(self, name)!r}.')
+        if not isinstance(self.channels, Sequence) or not self.channels:
+            raise ValueError(f'channels has one integer for each stage; {self.channels!r} does not fit.')
+        n = len(self.channels)
+        check_each_stage(n, 1, channels=self.channels, strides=self.strides)
+        check_each_stage(n, 0, modules=self.modules, poolings=self.poolings, units_after=self.units_after)
+        check_integers(1, stem_channels=self.stem_channels)
+        check_integers(0, p=self.p, t=self.t, r=self.r)
+        if self.bottom_units is not None:
+            check_integers(0, bottom_units=self.bottom_units)
+        if self.mask_widths is not None:  # in it, None is the width of the units on the trunk
+            check_each_stage(n, 1, mask_widths=[1 if width is None else width for width in self.mask_widths])
+
+    def units(self) -> tuple[int, ...]:
+        """Number of units on the trunk of each stage."""
+        inside = 2 * self.p + self.t
+        return tuple(1 + modules * inside + after for modules, after in zip(self.modules, self.units_after))
+
+
+IMAGENET = Architecture(
     channels=(256, 512, 1024, 2048),
     strides=(1, 2, 2, 2),
     modules=(1, 1, 1, 0),
     poolings=(3, 2, 1, 0),  # down to 7x7 at 224
     units_after=(0, 0, 0, 2),
-    p=1,
-    t=2,
-    r=1,
-    bottom_units=None,  # 2r, as figure 2 marks the lowest level
-    mask_widths=None,  # of the units in the masks: the same as on the trunk
 )
 # The paper leaves widths, poolings and the place of the two units of each stage open. These match its parameter
 # counts: 1.9 M for Attention-92, 5.1 M for Attention-236.
-CIFAR = dict(
-    IMAGENET,
-    stem='cifar',  # 3x3 convolution, normalisation and ReLU; 'conv' is the convolution alone
+CIFAR = Architecture(
+    stem='cifar',
     stem_channels=16,
     channels=(64, 128, 256),
     strides=(1, 2, 2),
@@ -47,76 +101,69 @@ CIFAR = dict(
     poolings=(3, 2, 1),  # down to 4x4 at 32
     units_after=(1, 1, 1),
 )
+# Masks on the trunk of ResNet-50, unit by unit: 3, 4, 6 and 3 units.
+RESNET = replace(IMAGENET, unit='bottleneck', stem='resnet', modules=(1, 1, 2, 0), units_after=(0, 1, 1, 2), p=0)
+BASIC = replace(RESNET, unit='basic', channels=(64, 128, 256, 512))
 ARCHITECTURES = {
     'attention56': IMAGENET,
-    'attention92': dict(IMAGENET, modules=(1, 2, 3, 0)),
-    'attentionnext56': dict(IMAGENET, unit='resnext'),
-    'attentionnext92': dict(IMAGENET, unit='resnext', modules=(1, 2, 3, 0)),
+    'attention92': replace(IMAGENET, modules=(1, 2, 3, 0)),
+    'attentionnext56': replace(IMAGENET, unit='resnext'),
+    'attentionnext92': replace(IMAGENET, unit='resnext', modules=(1, 2, 3, 0)),
     # An interpretation: the paper gives neither the unit nor its widths nor the stem. It prints the 31.9 M and 6.3 G of
     # Attention-56, which is tested at 224; this one is tested at 299, where the same plan costs 1.8 times as much.
-    'attentioninception56': dict(IMAGENET, unit='inception'),
+    'attentioninception56': replace(IMAGENET, unit='inception'),
+    # Not in the paper: networks that published weights can start (see PretrainedTrunk). The first two have more units
+    # than ResNetV2-50 and ResNeXt-50, the others as many as the ResNet in their name.
+    'attention92-resnetv2': replace(IMAGENET, modules=(1, 2, 3, 0), stem='resnetv2'),
+    'attentionnext92-resnext': replace(IMAGENET, unit='resnext', modules=(1, 2, 3, 0), stem='resnet'),
+    'attention-resnet18': replace(BASIC, modules=(1, 1, 1, 0), units_after=(0, 0, 0, 1), t=1),
+    'attention-resnet34': BASIC,
+    'attention-resnet50': RESNET,
+    'attention-resnet101': replace(RESNET, modules=(1, 1, 5, 0), units_after=(0, 1, 12, 2)),
+    'attention-resnet152': replace(RESNET, modules=(1, 2, 8, 0), units_after=(0, 3, 19, 2)),
     'attention56-cifar': CIFAR,
-    'attention92-cifar': dict(CIFAR, modules=(2, 2, 2)),
-    'attention128-cifar': dict(CIFAR, modules=(3, 3, 3)),
-    'attention164-cifar': dict(CIFAR, modules=(4, 4, 4)),
-    'attention236-cifar': dict(CIFAR, modules=(6, 6, 6)),
+    'attention92-cifar': replace(CIFAR, modules=(2, 2, 2)),
+    'attention128-cifar': replace(CIFAR, modules=(3, 3, 3)),
+    'attention164-cifar': replace(CIFAR, modules=(4, 4, 4)),
+    'attention236-cifar': replace(CIFAR, modules=(6, 6, 6)),
     # With 2r = 6 units at the lowest level it would have 10.2 M parameters; with r = 3 it has the paper's 8.6 M (8.5).
-    'attention452-cifar': dict(CIFAR, modules=(6, 6, 6), p=2, t=4, r=3, bottom_units=3),
+    'attention452-cifar': replace(CIFAR, modules=(6, 6, 6), p=2, t=4, r=3, bottom_units=3),
     # The baseline of tables 5 and 6 (He et al., 2016): the same units, no attention, and no normalisation before them.
-    'resnet164-cifar': dict(CIFAR, stem='conv', modules=(0, 0, 0), units_after=(17, 17, 17)),
+    'resnet164-cifar': replace(CIFAR, stem='conv', modules=(0, 0, 0), units_after=(17, 17, 17)),
 }
-STEMS = ('imagenet', 'cifar', 'conv')
-PER_STAGE = ('channels', 'strides', 'modules', 'poolings', 'units_after')
 
 
-def resolve_arch(arch: str | dict) -> dict:
-    """The full row of an architecture.
+def resolve_arch(arch: str | dict | Architecture) -> Architecture:
+    """An architecture by its name or its fields.
 
     Args:
-        arch (str | dict): A name, or a dict of the same fields. A dict may start from a name:
-            ``dict(base='attention56', r=2)``.
+        arch (str | dict | Architecture): A name, or a dict of the fields of :class:`Architecture`. A dict may start
+            from a name: ``dict(base='attention56', r=2)``.
 
     Returns:
-        dict: All fields, with one value for each stage where a field is per stage.
+        Architecture: All fields.
 
     Raises:
-        ValueError: If a name or field is unknown, a field is missing, or fields differ in their number of stages.
+        ValueError: If a name or field is unknown, a field is missing, or a value does not fit.
     """
+    if isinstance(arch, Architecture):
+        return arch
     if isinstance(arch, str):
         arch = dict(base=arch)
     if not isinstance(arch, dict):
         raise ValueError(f'An architecture is a name, one of {list(ARCHITECTURES)}, or a dict, not {arch!r}.')
-    fields = dict(arch)
-    base = fields.pop('base', None)
-    if base is not None:
-        if base not in list(ARCHITECTURES):
-            raise ValueError(f'Unknown architecture {base!r}; there are {list(ARCHITECTURES)}, or give a dict.')
-        fields = {**ARCHITECTURES[base], **fields}
-    fields = {'p': 1, 't': 2, 'r': 1, 'bottom_units': None, 'mask_widths': None, **fields}
-    if set(fields) != set(IMAGENET):
+    changes = dict(arch)
+    base = changes.pop('base', None)
+    if base is not None and base not in list(ARCHITECTURES):
+        raise ValueError(f'Unknown architecture {base!r}; there are {list(ARCHITECTURES)}, or give a dict.')
+    known = {field.name: field.default is MISSING for field in fields(Architecture)}
+    missing = [name for name, needed in known.items() if needed and base is None and name not in changes]
+    unknown = [name for name in changes if name not in known]
+    if missing or unknown:
         raise ValueError(
-            f'An architecture has the fields {list(IMAGENET)} (and base); '
-            f'missing: {sorted(set(IMAGENET) - set(fields))}, unknown: {sorted(set(fields) - set(IMAGENET))}.'
+            f'An architecture has the fields {list(known)} (and base); missing: {missing}, unknown: {unknown}.'
         )
-    for field, known in (('unit', list(UNITS)), ('stem', STEMS)):
-        if fields[field] not in known:
-            raise ValueError(f'The {field} of an architecture is one of {list(known)}, not {fields[field]!r}.')
-    per_stage = PER_STAGE if fields['mask_widths'] is None else (*PER_STAGE, 'mask_widths')
-    if not all(isinstance(fields[field], Sequence) for field in per_stage):
-        raise ValueError(f'An architecture has sequences, of one value for each stage, in {per_stage}.')
-    lengths = {field: len(fields[field]) for field in per_stage}
-    if len(set(lengths.values())) != 1 or not lengths['channels']:
-        raise ValueError(f'An architecture has one value for each stage in {per_stage}; their lengths are {lengths}.')
-    n = lengths['channels']
-    check_each_stage(n, 1, channels=fields['channels'], strides=fields['strides'])
-    check_each_stage(n, 0, **{field: fields[field] for field in ('modules', 'poolings', 'units_after')})
-    check_integers(1, stem_channels=fields['stem_channels'])
-    check_integers(0, **{field: fields[field] for field in ('p', 't', 'r')})
-    widths = {f'mask_widths[{i}]': width for i, width in enumerate(fields['mask_widths'] or ()) if width is not None}
-    check_integers(1, **widths)
-    if fields['bottom_units'] is not None:
-        check_integers(0, bottom_units=fields['bottom_units'])
-    return fields
+    return Architecture(**changes) if base is None else replace(ARCHITECTURES[base], **changes)
 
 
 def _trains_batchnorm(module: nn.Module | None) -> bool:
@@ -127,34 +174,49 @@ def _trains_batchnorm(module: nn.Module | None) -> bool:
     )
 
 
+# "MSRA" of the paper, by fan-out as for MMPretrain's ResNet.
+INIT_CFG = (
+    dict(type='Kaiming', layer='Conv2d'),
+    dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
+)
+
+
 @MODELS.register_module()
 class ResidualAttentionNet(FrozenStages, BaseBackbone):
     """Residual Attention Network, the graph of the official prototxt files.
 
-    A stem; then for each stage a unit that changes the shape, its attention modules and its last units. Pre-activation
-    networks end in a normalisation and a ReLU, which act on the output of the last stage alone: earlier outputs are
-    raw sums unless ``norm_outputs``.
+    A stem; then for each stage a first unit, which changes the shape, its attention modules and its last units.
+    Pre-activation networks end in a normalisation and a ReLU, which act on the output of the last stage alone: earlier
+    outputs are raw sums unless ``norm_outputs``.
 
-    | arch                 | parameters | multiply-adds               | outputs                                 |
-    | -------------------- | ---------- | --------------------------- | --------------------------------------- |
-    | attention56          | 29,761,728 | 6.27 G at 224               | 256, 512, 1024, 2048 at strides 4 to 32 |
-    | attention92          | 50,417,344 | 10.53 G at 224              | the same                                |
-    | attentionnext56      | 29,269,824 | 6.42 G at 224               | the same                                |
-    | attentionnext92      | 50,053,952 | 10.70 G at 224              | the same                                |
-    | attentioninception56 | 29,229,216 | 6.18 G at 224, 11.38 at 299 | the same                                |
-    | attention56-cifar    | 1,027,824  | 0.12 G at 32                | 64, 128, 256 at strides 1 to 4          |
-    | attention92-cifar    | 1,838,704  | 0.21 G at 32                | the same                                |
-    | attention128-cifar   | 2,649,584  | 0.30 G at 32                | the same                                |
-    | attention164-cifar   | 3,460,464  | 0.39 G at 32                | the same                                |
-    | attention236-cifar   | 5,082,224  | 0.57 G at 32                | the same                                |
-    | attention452-cifar   | 8,509,424  | 0.96 G at 32                | the same                                |
-    | resnet164-cifar      | 1,700,688  | 0.25 G at 32                | the same                                |
+    | arch                    | parameters  | multiply-adds               | outputs                                 |
+    | ----------------------- | ----------- | --------------------------- | --------------------------------------- |
+    | attention56             | 29,761,728  | 6.27 G at 224               | 256, 512, 1024, 2048 at strides 4 to 32 |
+    | attention92             | 50,417,344  | 10.53 G at 224              | the same                                |
+    | attentionnext56         | 29,269,824  | 6.42 G at 224               | the same                                |
+    | attentionnext92         | 50,053,952  | 10.70 G at 224              | the same                                |
+    | attentioninception56    | 29,229,216  | 6.18 G at 224, 11.38 at 299 | the same                                |
+    | attention92-resnetv2    | 50,417,216  | 10.53 G at 224              | the same                                |
+    | attentionnext92-resnext | 50,053,952  | 10.70 G at 224              | the same                                |
+    | attention-resnet18      | 15,779,776  | 2.43 G at 224              | 64, 128, 256, 512 at strides 4 to 32    |
+    | attention-resnet34      | 28,380,864  | 4.42 G at 224              | the same                                |
+    | attention-resnet50      | 34,795,584  | 6.35 G at 224              | 256, 512, 1024, 2048 at strides 4 to 32 |
+    | attention-resnet101     | 66,788,416  | 11.63 G at 224              | the same                                |
+    | attention-resnet152     | 97,358,400  | 17.50 G at 224              | the same                                |
+    | attention56-cifar       | 1,027,824   | 0.12 G at 32                | 64, 128, 256 at strides 1 to 4          |
+    | attention92-cifar       | 1,838,704   | 0.21 G at 32                | the same                                |
+    | attention128-cifar      | 2,649,584   | 0.30 G at 32                | the same                                |
+    | attention164-cifar      | 3,460,464   | 0.39 G at 32                | the same                                |
+    | attention236-cifar      | 5,082,224   | 0.57 G at 32                | the same                                |
+    | attention452-cifar      | 8,509,424   | 0.96 G at 32                | the same                                |
+    | resnet164-cifar         | 1,700,688   | 0.25 G at 32                | the same                                |
 
-    ``attentioninception56`` is an interpretation (see :class:`InceptionUnit`); the others are published, but for what
-    the comments beside ``ARCHITECTURES`` name. ``resnet164-cifar`` is the baseline without attention.
+    ``attentioninception56`` is an interpretation (see :class:`InceptionUnit`), and those named after a ResNet are
+    networks that published weights of that ResNet can start (see :class:`PretrainedTrunk`); the others are published,
+    except for what the comments beside ``ARCHITECTURES`` name. ``resnet164-cifar`` is the baseline without attention.
 
     Args:
-        arch (str | dict): A name of the table or a dict of the fields in ``ARCHITECTURES``: ``unit``, ``stem``,
+        arch (str | dict): A name of the table or a dict of the fields of :class:`Architecture`: ``unit``, ``stem``,
             ``stem_channels``, ``p`` (units before the split of a module and after its merge), ``t`` (units of its
             trunk), ``r`` (units between neighbouring poolings of its mask), ``bottom_units`` (at the lowest level of
             the mask, by default ``2 * r``) and, one value a stage, ``channels``, ``strides``, ``modules``,
@@ -179,18 +241,23 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
         frozen_stages (int): Stages that are not trained: 0 freezes the stem, 1 also the first stage, and so on to the
             number of stages, which freezes everything but ``norm_outputs``; -1 freezes nothing. Defaults to -1.
         norm_eval (bool): Whether BatchNorm layers stay in evaluation mode in training. Defaults to False.
+        new_masks (bool): Whether the masks are new beside a trained trunk (see :class:`PretrainedTrunk`). They are then
+            trained whatever ``frozen_stages`` says, with normalisation by the batch whatever ``norm_eval`` says, and at
+            the full learning rate under layer-wise decay. With all stages frozen the masks alone are trained. Defaults
+            to False.
         with_cp (bool): Whether to save memory by recomputing the attention modules, or the units of a network without
             them, in the backward pass; BatchNorm then updates its running statistics twice a step. Defaults to False.
         recompute_norms (bool): Whether to save memory by recomputing the normalised features in front of convolutions
-            in the backward pass (see :func:`~mmresattn.models.layers.norm_relu_conv.norm_relu_convs`). Outputs do not
-            depend on it; at 32x32, where memory is plentiful, False is faster. Defaults to True.
+            of masks and pre-activation units in the backward pass (see
+            :func:`~mmresattn.models.layers.norm_relu_conv.norm_relu_convs`). Outputs do not depend on it; at 32x32,
+            where memory is plentiful, False is faster. Defaults to True.
         norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN', requires_grad=True)``.
         init_cfg (dict | list[dict], optional): Initialisation. Defaults to Kaiming's ("MSRA") of the convolutions, by
             fan-out as for MMPretrain's ResNet (the paper does not say), and ones for the normalisations.
 
     Attributes:
-        min_size (int): Smallest height and width of an input: 31 for the ImageNet networks, 8 for the CIFAR networks
-            with attention, 1 for ResNet-164.
+        min_size (int): Smallest height and width of an input: 31 for the ImageNet networks (29 with the stem of
+            ResNets), 8 for the CIFAR networks with attention, 1 for ResNet-164.
 
     Raises:
         ValueError: If an argument does not fit; the message says what would.
@@ -209,76 +276,70 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
         norm_outputs: bool = False,
         frozen_stages: int = -1,
         norm_eval: bool = False,
+        new_masks: bool = False,
         with_cp: bool = False,
         recompute_norms: bool = True,
         norm_cfg: dict = dict(type='BN', requires_grad=True),
-        init_cfg: dict | list | None = (
-            dict(type='Kaiming', layer='Conv2d'),
-            dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
-        ),
+        init_cfg: dict | list | None = INIT_CFG,
     ) -> None:
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
-        fields = resolve_arch(arch)
+        arch = resolve_arch(arch)
         if mask == 'local_conv':
-            fields.update(poolings=[0] * len(fields['poolings']), bottom_units=3)
+            arch = replace(arch, poolings=[0] * len(arch.poolings), bottom_units=3)
         elif mask != 'encoder_decoder':
             raise ValueError(f"mask is 'encoder_decoder' or 'local_conv', not {mask!r}.")
-        n = len(fields['channels'])
-        strides = fields['strides'] if strides is None else strides
+        n = len(arch.channels)
+        strides = arch.strides if strides is None else strides
         dilations = [1] * n if dilations is None else dilations
-        mask_widths = [None] * n if fields['mask_widths'] is None else fields['mask_widths']
         if attention not in MASK_ACTIVATIONS:
             raise ValueError(f'attention is one of {list(MASK_ACTIVATIONS)}, not {attention!r}.')
         check_each_stage(n, strides=strides, dilations=dilations)
         check_frozen_stages(frozen_stages, n)
         check_integers(in_channels=in_channels)
-        self.arch = fields
+        self.arch = arch
         self.in_channels = in_channels
         self.out_indices = stage_indices(out_indices, n)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        self.new_masks = new_masks
         self.with_cp = with_cp
 
-        unit = UNITS[fields['unit']]
-        channels = fields['stem_channels']
-        if fields['stem'] == 'imagenet':
-            self.stem = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False),
-                norm_relu(norm_cfg, channels),
-                nn.MaxPool2d(3, stride=2, ceil_mode=True),  # no padding, as in the official network
-            )
-        else:
-            self.stem = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
-                *([norm_relu(norm_cfg, channels)] if fields['stem'] == 'cifar' else []),
-            )
+        unit = UNITS[arch.unit]
+        channels = arch.stem_channels
+        kernel, norm, pool = STEMS[arch.stem]
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, channels, kernel, 1 if pool is None else 2, padding=kernel // 2, bias=False),
+            *([norm_relu(norm_cfg, channels)] if norm else []),
+            *([nn.MaxPool2d(3, stride=2, **pool)] if pool else []),
+        )
         # Units beside attention modules cost time to recompute and keep little.
-        self.recomputed = AttentionModule if any(fields['modules']) else unit
+        self.recomputed = AttentionModule if any(arch.modules) else unit
         self.stages = []
         self.strides = list(strides)[: max(self.out_indices) + 1]
         for i, stride in enumerate(self.strides):
-            width = fields['channels'][i]
+            width = arch.channels[i]
             make = dict(dilation=dilations[i], norm_cfg=norm_cfg)
             module = partial(
                 AttentionModule,
                 width,
-                fields['poolings'][i],
-                fields['p'],
-                fields['t'],
-                fields['r'],
-                fields['bottom_units'],
+                arch.poolings[i],
+                arch.p,
+                arch.t,
+                arch.r,
+                arch.bottom_units,
                 attention,
                 attention_residual_learning,
                 unit,
-                mask_width=mask_widths[i],
+                mask_width=arch.mask_widths and arch.mask_widths[i],
                 **make,
             )
             stage = nn.Sequential()
             first = dict(make, dilation=dilations[max(i - 1, 0)])  # it reads the grid of the stage before
-            stage.add_module('unit1', unit(channels, width, stride, projection=True, **first))
-            for k in range(fields['modules'][i]):
+            projection = channels != width or max(stride, arch.strides[i]) > 1
+            stage.add_module('unit1', unit(channels, width, stride, projection=projection, **first))
+            for k in range(arch.modules[i]):
                 stage.add_module(f'attention{k + 1}', module())
-            for k in range(fields['units_after'][i]):
+            for k in range(arch.units_after[i]):
                 stage.add_module(f'unit{k + 2}', unit(width, width, **make))
             self.add_module(f'stage{i + 1}', stage)
             self.stages.append(f'stage{i + 1}')
@@ -300,7 +361,7 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
 
         Returns:
             tuple[Tensor]: For each of ``out_indices`` the features (N, channels, H / stride, W / stride), rounded up
-            by convolutions and down by the pooling of the ImageNet stem.
+            by convolutions and by the padded pooling of ResNets, down by the official one.
 
         Raises:
             ValueError: If the shape does not fit, or if BatchNorm would train on a single value a channel.
@@ -320,19 +381,26 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
         """Smallest input side for which no map is smaller than 1 (or ``size``, at the masks)."""
         need = 1
         for i, stride in reversed(list(enumerate(self.strides))):
-            if self.arch['modules'][i]:
-                need = max(need, size, 2 ** self.arch['poolings'][i])  # a pooling halves and rounds down
+            if self.arch.modules[i]:
+                need = max(need, size, 2 ** self.arch.poolings[i])  # a pooling of a mask halves and rounds down
             need = (need - 1) * stride + 1
-        return 4 * need - 1 if self.arch['stem'] == 'imagenet' else need
+        pool = STEMS[self.arch.stem].pool
+        return need if pool is None else 4 * need - (3 if 'padding' in pool else 1)
+
+    def _stem_side(self, side: int) -> int:
+        """Height or width behind the stem: the convolution rounds up, a pooling with padding too, others down."""
+        pool = STEMS[self.arch.stem].pool
+        if pool is None:
+            return side
+        side = (side + 1) // 2
+        return (side + 1) // 2 if 'padding' in pool else side // 2
 
     def _map_sizes(self, height: int, width: int) -> Iterator[tuple[int, int]]:
         """Number of positions on the lowest level of the masks of each stage, and on its output."""
-        if self.arch['stem'] == 'imagenet':
-            height, width = ((side - 1) // 2 + 1 for side in (height, width))
-            height, width = height // 2, width // 2
+        height, width = self._stem_side(height), self._stem_side(width)
         for i, stride in enumerate(self.strides):
             height, width = ((side - 1) // stride + 1 for side in (height, width))
-            scale = 2 ** self.arch['poolings'][i] if self.arch['modules'][i] else 1
+            scale = 2 ** self.arch.poolings[i] if self.arch.modules[i] else 1
             yield (height // scale) * (width // scale), height * width
 
     def _check_input(self, x: Tensor) -> None:
@@ -348,15 +416,32 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
                     )
 
     def _frozen_modules(self) -> list[nn.Module]:
-        n = len(self.arch['channels'])  # norms of earlier outputs have no weights to start from
+        n = len(self.arch.channels)  # norms of earlier outputs have no weights to start from
         closing = [getattr(self, f'norm{n}')] if self.frozen_stages == n and hasattr(self, f'norm{n}') else []
-        return super()._frozen_modules() + closing
+        frozen = super()._frozen_modules() + closing
+        if not self.new_masks:
+            return frozen
+        blocks = [block for module in frozen for block in module]
+        return [
+            part
+            for block in blocks
+            for part in ([block.before, block.trunk, block.after] if isinstance(block, AttentionModule) else [block])
+        ]
+
+    def train(self, mode: bool = True) -> 'ResidualAttentionNet':
+        """Set the training mode; what is frozen stays in evaluation mode (see ``frozen_stages``, ``norm_eval``)."""
+        super().train(mode)
+        if self.new_masks:
+            for module in self.modules():
+                if isinstance(module, AttentionModule):
+                    module.mask.train(mode)
+        return self
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning-rate decay.
 
-        The stem is 0; each unit or attention module on the trunk is one more; the last normalisation, and whatever
-        stands outside of the prefix, are the deepest.
+        The stem is 0; each unit or attention module on the trunk is one more; the last normalisation, new masks
+        (``new_masks``) and whatever stands outside of the prefix are the deepest.
 
         Args:
             param_name (str): Name of the parameter in the whole model.
@@ -368,7 +453,8 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
         blocks = [f'{stage}.{block}' for stage in self.stages for block, _ in getattr(self, stage).named_children()]
         num_layers = len(blocks) + 2
         name = param_name[len(prefix) :]
-        if not param_name.startswith(prefix) or name.startswith('norm'):
+        new_mask = self.new_masks and '.mask.' in name
+        if not param_name.startswith(prefix) or name.startswith('norm') or new_mask:
             return num_layers - 1, num_layers
         if name.startswith('stem.'):
             return 0, num_layers

@@ -20,7 +20,7 @@ from .attention_module import (
 )
 from .non_local import NonLocalAttention
 from .norm_relu_conv import NormReLU, norm_relu
-from .residual_units import UNITS, InceptionUnit, PreActBottleneck, ResNeXtUnit
+from .residual_units import UNITS, BasicUnit, BottleneckUnit, InceptionUnit, PreActBottleneck, ResNeXtUnit
 from .squeeze_excitation import SqueezeExcitation
 
 __all__ = [
@@ -29,6 +29,8 @@ __all__ = [
     'AttentionAugmentedConv',
     'AttentionMap',
     'AttentionModule',
+    'BasicUnit',
+    'BottleneckUnit',
     'InceptionUnit',
     'NonLocalAttention',
     'NormReLU',

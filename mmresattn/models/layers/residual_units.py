@@ -4,11 +4,13 @@ Every unit is built as ``Unit(in_channels, out_channels, stride, dilation, proje
 ``preactivation`` whether its output is a raw sum (which the next layer must normalise) or is already activated.
 """
 
+from fractions import Fraction
 from numbers import Integral
 
 import torch
 from mmcv.cnn import build_norm_layer
-from mmpretrain.models.backbones.resnext import Bottleneck
+from mmpretrain.models.backbones.resnet import BasicBlock, Bottleneck
+from mmpretrain.models.backbones.resnext import Bottleneck as ResNeXtBottleneck
 from torch import Tensor, nn
 
 from .checks import check_integers
@@ -81,7 +83,101 @@ class PreActBottleneck(nn.Module):
         return h + shortcut
 
 
-class ResNeXtUnit(Bottleneck):
+def _projection(norm_cfg: dict, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    """The shortcut of a ResNet where the shape changes."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), build_norm_layer(norm_cfg, out_channels)[1]
+    )
+
+
+class BottleneckUnit(Bottleneck):
+    """Post-activation bottleneck of ResNet-50, -101 and -152 (He et al., CVPR 2016).
+
+    It is MMPretrain's block, with the stride on the 3x3 convolution and the projection shortcut built in, so that
+    weights of these networks load under their own names.
+
+    Args:
+        in_channels (int): Channels of the input.
+        out_channels (int): Channels of the output, a multiple of 4 unless ``width`` is given.
+        stride (int): Stride. Defaults to 1.
+        dilation (int): Dilation of the 3x3 convolution. Defaults to 1.
+        projection (bool): Whether the shortcut is a projection, as it must be where the shape changes. Defaults to
+            False.
+        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
+        width (int, optional): Channels of the bottleneck, at least 1. Defaults to ``out_channels / 4``.
+
+    Raises:
+        ValueError: If ``out_channels`` or ``width`` does not fit.
+    """
+
+    preactivation = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        dilation: int = 1,
+        projection: bool = False,
+        norm_cfg: dict = dict(type='BN'),
+        width: int | None = None,
+    ) -> None:
+        width = _mid_width('bottleneck', out_channels, 4, 1, width)
+        super().__init__(
+            in_channels,
+            out_channels,
+            expansion=Fraction(out_channels, width),  # MMPretrain divides by it; any width comes out exactly
+            stride=stride,
+            dilation=dilation,
+            downsample=_projection(norm_cfg, in_channels, out_channels, stride) if projection else None,
+            norm_cfg=norm_cfg,
+        )
+
+
+class BasicUnit(BasicBlock):
+    """Post-activation basic block of ResNet-18 and -34 (He et al., CVPR 2016): two 3x3 convolutions.
+
+    It is MMPretrain's block with its projection shortcut built in, so that weights of these networks load under their
+    own names. As there, the first convolution alone has the stride and the dilation.
+
+    Args:
+        in_channels (int): Channels of the input.
+        out_channels (int): Channels of the output.
+        stride (int): Stride. Defaults to 1.
+        dilation (int): Dilation of the first convolution. Defaults to 1.
+        projection (bool): Whether the shortcut is a projection, as it must be where the shape changes. Defaults to
+            False.
+        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
+        width (int, optional): Channels between the convolutions, at least 1. Defaults to ``out_channels``.
+
+    Raises:
+        ValueError: If ``out_channels`` or ``width`` does not fit.
+    """
+
+    preactivation = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        dilation: int = 1,
+        projection: bool = False,
+        norm_cfg: dict = dict(type='BN'),
+        width: int | None = None,
+    ) -> None:
+        width = _mid_width('basic', out_channels, 1, 1, width)
+        downsample = _projection(norm_cfg, in_channels, out_channels, stride) if projection else None
+        super().__init__(
+            in_channels, out_channels, stride=stride, dilation=dilation, downsample=downsample, norm_cfg=norm_cfg
+        )
+        if width != out_channels:  # MMPretrain's block has no width of its own
+            self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
+            self.add_module(self.norm1_name, build_norm_layer(norm_cfg, width)[1])
+            self.conv2 = nn.Conv2d(width, out_channels, 3, padding=1, bias=False)
+
+
+class ResNeXtUnit(ResNeXtBottleneck):
     """Post-activation ResNeXt 32x4d unit, the unit of AttentionNeXt.
 
     It is MMPretrain's ResNeXt bottleneck with its projection shortcut built in.
@@ -115,12 +211,6 @@ class ResNeXtUnit(Bottleneck):
         width = _mid_width('resnext', out_channels, 2, 32, width)
         if out_channels % 4:  # which MMPretrain's bottleneck divides by 4
             raise ValueError(f'A resnext unit gives a multiple of 4 channels; {out_channels} is none.')
-        downsample = None
-        if projection:
-            downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
-                build_norm_layer(norm_cfg, out_channels)[1],
-            )
         super().__init__(
             in_channels,
             out_channels,
@@ -129,7 +219,7 @@ class ResNeXtUnit(Bottleneck):
             width_per_group=width // 32,  # 4 at 256 channels, as MMPretrain would count for whole templates only
             stride=stride,
             dilation=dilation,
-            downsample=downsample,
+            downsample=_projection(norm_cfg, in_channels, out_channels, stride) if projection else None,
             norm_cfg=norm_cfg,
         )
 
@@ -201,4 +291,10 @@ class InceptionUnit(nn.Module):
         return h + shortcut
 
 
-UNITS: dict[str, type[nn.Module]] = {'preact': PreActBottleneck, 'resnext': ResNeXtUnit, 'inception': InceptionUnit}
+UNITS: dict[str, type[nn.Module]] = {
+    'preact': PreActBottleneck,
+    'bottleneck': BottleneckUnit,
+    'basic': BasicUnit,
+    'resnext': ResNeXtUnit,
+    'inception': InceptionUnit,
+}

@@ -30,6 +30,7 @@ CASES = {
         one_stage('attention56'),
         one_stage('attentionnext56'),
         one_stage('attentioninception56'),
+        one_stage('attention-resnet18'),
         one_stage('attention452-cifar', cifar=True),
     ],
     'AttentionResNet': [

@@ -1,4 +1,6 @@
 import itertools
+import re
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmresattn.models.backbones.residual_attention_net import ARCHITECTURES, ResidualAttentionNet, resolve_arch
 from mmresattn.models.layers import AttentionModule, PreActBottleneck, edit_attention, record_attention
+from tests.conftest import WithoutBatchNorm
 
 # Parameters with a head of 1000 or 10 classes, multiply-adds with it at 224 or 32, convolutions and BatchNorms.
 FACTS = {
@@ -17,6 +20,13 @@ FACTS = {
     'attentionnext56': (31_318_824, 6_419_106_816, 110, 107),
     'attentionnext92': (52_102_952, 10_704_337_920, 179, 173),
     'attentioninception56': (31_278_216, 6_176_606_208, 242, 173),
+    'attention92-resnetv2': (52_466_216, 10_533_789_696, 179, 175),  # Attention-92 without the norm of its stem
+    'attentionnext92-resnext': (52_102_952, 10_704_337_920, 179, 173),
+    'attention-resnet18': (16_292_776, 2_433_044_480, 56, 53),
+    'attention-resnet34': (28_893_864, 4_424_028_160, 78, 74),
+    'attention-resnet50': (36_844_584, 6_354_329_600, 112, 108),
+    'attention-resnet101': (68_837_416, 11_627_225_088, 187, 180),
+    'attention-resnet152': (99_407_400, 17_502_232_576, 279, 268),
     'attention56-cifar': (1_030_394, 122.83e6, None, None),
     'attention92-cifar': (1_841_274, 211.91e6, None, None),
     'attention128-cifar': (2_652_154, 301.00e6, None, None),
@@ -29,7 +39,12 @@ SMALL = dict(base='attention56', stem_channels=16, channels=(16, 16, 32, 32))
 SMALL_NEXT = dict(base='attentionnext56', stem_channels=16, channels=(64, 64, 64, 64))
 SMALL_INCEPTION = dict(SMALL, base='attentioninception56')
 SMALL_RESNET = dict(base='resnet164-cifar', stem_channels=8, channels=(16, 16, 32), units_after=(1, 2, 1))
+SMALL_RESNETS = [
+    dict(base='attention-resnet50', stem_channels=8, channels=(8, 16, 16, 16), units_after=(0, 1, 0, 0)),
+    dict(base='attention-resnet18', stem_channels=8, channels=(8, 8, 16, 16)),
+]
 NARROW_MASKS = dict(SMALL, mask_widths=(3, 5, None, None))
+BASIC = ('attention-resnet18', 'attention-resnet34')
 
 
 def small(**kwargs):
@@ -42,12 +57,13 @@ def test_official_numbers(arch):
     parameters, macs, convs, norms = FACTS[arch]
     cifar = arch.endswith('cifar')
     classes, side = (10, 32) if cifar else (1000, 224)
-    channels = [64, 128, 256] if cifar else [256, 512, 1024, 2048]
+    channels = list(ARCHITECTURES[arch].channels)
+    assert channels == ([64, 128, 256] if cifar else [64, 128, 256, 512] if arch in BASIC else [256, 512, 1024, 2048])
     with torch.device('meta'):
         backbone = ResidualAttentionNet(arch, out_indices=range(len(channels))).eval()
         head = nn.Linear(channels[-1], classes)
         image = torch.empty(1, 3, side, side)
-    with FlopCounterMode(display=False) as counter, record_attention(backbone) as maps:
+    with FlopCounterMode(display=False) as counter, WithoutBatchNorm(), record_attention(backbone) as maps:
         outs = backbone(image)
         head(outs[-1].mean((2, 3)))
     modules = [*backbone.modules()]
@@ -61,19 +77,61 @@ def test_official_numbers(arch):
     for name, attention in maps.items():  # the mask has the shape of its stage
         assert attention.shape == outs[int(name[5]) - 1].shape
     if not cifar:
-        outs = backbone(torch.empty(1, 3, 320, 320, device='meta'))
+        with WithoutBatchNorm():
+            outs = backbone(torch.empty(1, 3, 320, 320, device='meta'))
         assert [out.shape[2:] for out in outs] == [(80, 80), (40, 40), (20, 20), (10, 10)]
 
 
 @pytest.mark.parametrize('arch', ARCHITECTURES)
 def test_depth_on_the_trunk_is_in_the_name(arch):
-    """Weighted layers from the image to the classifier, masks aside: 3 in a unit, and the stem and the classifier."""
+    """Weighted layers from the image to the classifier, masks aside: 3 in a unit (2 in a basic block), and the stem and
+    the classifier."""
     with torch.device('meta'):
         backbone = ResidualAttentionNet(arch)
     in_masks = {unit for module in backbone.modules() if isinstance(module, AttentionModule)
                 for unit in module.mask.modules()}  # fmt: skip
     units = [m for m in backbone.modules() if hasattr(m, 'preactivation') and m not in in_masks]
-    assert 3 * len(units) + 2 == int(''.join(filter(str.isdigit, arch)))
+    assert len(units) == sum(backbone.arch.units())
+    assert (2 if arch in BASIC else 3) * len(units) + 2 == int(re.search(r'\d+', arch)[0])
+
+
+@pytest.mark.parametrize(('arch', 'blocks', 'basic', 'masks'), [
+    ('attention-resnet18', (2, 2, 2, 2), True, (1, 1, 1)), ('attention-resnet34', (3, 4, 6, 3), True, (1, 1, 2)),
+    ('attention-resnet50', (3, 4, 6, 3), False, (1, 1, 2)), ('attention-resnet101', (3, 4, 23, 3), False, (1, 1, 5)),
+    ('attention-resnet152', (3, 8, 36, 3), False, (1, 2, 8)),
+])  # fmt: skip
+def test_numbers_of_resnets_with_masks_by_hand(arch, blocks, basic, masks):
+    """A ResNet (He et al., 2016, table 1) and its masks, layer by layer at 224."""
+    parameters, macs = 64 * 3 * 49 + 128, 64 * 3 * 49 * 112**2
+
+    def add(convs, norms, side):
+        nonlocal parameters, macs
+        parameters += sum(convs) + 2 * sum(norms)
+        macs += sum(convs) * side**2
+
+    def unit(before, width, side, side_before):
+        narrow = width if basic else width // 4
+        if basic:
+            add([9 * before * width, 9 * width**2], [width, width], side)
+        else:
+            add([before * narrow], [narrow], side_before)  # the stride is on the 3x3 convolution
+            add([9 * narrow**2, narrow * width], [narrow, width], side)
+        if before != width:
+            add([before * width], [width], side)
+
+    before, side_before = 64, 56
+    for i, n in enumerate(blocks):
+        width, side = (64 if basic else 256) * 2**i, 56 >> i
+        unit(before, width, side, side_before)
+        for _ in range(n - 1):
+            unit(width, width, side, side)
+        for _ in range(masks[i] if i < 3 else 0):
+            for level in range(1, 4 - i):  # r units down, one to skip and r up, and 2r at the lowest level
+                for _ in range(3 if level < 3 - i else 2):
+                    unit(width, width, side >> level, side >> level)
+            add([width**2, width**2], [width], side)
+        before, side_before = width, side
+    assert FACTS[arch][:2] == (parameters + 1000 * before + 1000, macs + 1000 * before)
 
 
 def test_attentioninception56_is_as_large_as_the_paper_says():
@@ -81,7 +139,7 @@ def test_attentioninception56_is_as_large_as_the_paper_says():
     with torch.device('meta'):
         backbone, head = ResidualAttentionNet('attentioninception56').eval(), nn.Linear(2048, 1000)
         image = torch.empty(1, 3, 299, 299)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, WithoutBatchNorm():
         head(backbone(image)[0].mean((2, 3)))
     assert FACTS['attentioninception56'][0] == pytest.approx(31.9e6, rel=0.03)
     assert FACTS['attentioninception56'][1] == pytest.approx(6.3e9, rel=0.03)
@@ -117,11 +175,10 @@ def test_lowest_map_of_every_mask(arch, lowest):
 
 
 def test_a_dict_is_taken_wherever_a_name_is():
-    assert resolve_arch('attention92') == resolve_arch(dict(ARCHITECTURES['attention92']))
-    assert resolve_arch(dict(base='attention56', r=2)) == dict(ARCHITECTURES['attention56'], r=2)
-    complete = dict(ARCHITECTURES['attention56'])
-    assert resolve_arch({field: value for field, value in complete.items() if field != 'mask_widths'}) == complete
-    fields = dict(ARCHITECTURES['attention452-cifar'], bottom_units=None)
+    named = ARCHITECTURES['attention92']
+    assert resolve_arch('attention92') == resolve_arch(asdict(named)) == resolve_arch(named) == named
+    assert resolve_arch(dict(base='attention56', r=2)) == replace(ARCHITECTURES['attention56'], r=2)
+    fields = dict(base='attention452-cifar', bottom_units=None)
     with torch.device('meta'):
         backbone = ResidualAttentionNet(fields)
     assert sum(p.numel() for p in backbone.parameters()) + 2570 == 10_181_242  # 2r = 6 at the lowest level
@@ -133,14 +190,11 @@ def test_a_dict_is_taken_wherever_a_name_is():
         (dict(arch='attention57'), r"Unknown architecture 'attention57'.*attention56.*attention452-cifar"),
         (dict(arch=dict(base='attention56', depth=3)), r"unknown: \['depth'\]"),
         (dict(arch=dict(unit='preact')), r"missing: \['channels'"),
-        (dict(arch=dict(base='attention56', unit='basic')), r"unit.*\['preact', 'resnext', 'inception'\], not 'basic'"),
-        (dict(arch=dict(base='attention56', stem='vgg')), r"stem.*\['imagenet', 'cifar', 'conv'\], not 'vgg'"),
-        (dict(arch=dict(base='attention56', modules=(1, 1, 1))), r"lengths.*'modules': 3"),
-        (dict(arch=dict(base='attention56', mask_widths=(7, 13, 17))), r"lengths.*'mask_widths': 3"),
-        (
-            dict(arch=dict(base='attention56', mask_widths=(1, 0, 1, 1))),
-            r'mask_widths\[1\] is an integer of at least 1, not 0',
-        ),
+        (dict(arch=dict(base='attention56', unit='conv')), r"unit.*\['preact', .*'inception'\], not 'conv'"),
+        (dict(arch=dict(base='attention56', stem='vgg')), r"stem.*\['imagenet', 'resnet', .*'conv'\], not 'vgg'"),
+        (dict(arch=dict(base='attention56', modules=(1, 1, 1))), 'modules has one integer .* each of the 4 stages'),
+        (dict(arch=dict(base='attention56', mask_widths=(7, 13, 17))), 'mask_widths has one integer .* 4 stages'),
+        (dict(arch=dict(base='attention56', mask_widths=(1, 0, 1, 1))), 'mask_widths has one integer of at least 1'),
         (dict(attention='pixel'), "'mixed', 'channel', 'spatial'"),
         (dict(mask='unet'), "'encoder_decoder' or 'local_conv', not 'unet'"),
         (dict(out_indices=(0, 4)), r'from -4 to 3.*\[0, 4\]'),
@@ -152,7 +206,7 @@ def test_a_dict_is_taken_wherever_a_name_is():
         (dict(dilations=(1, 1, 0, 1)), 'dilations has one integer of at least 1'),
         (dict(strides=2), 'strides has one integer of at least 1'),
         (dict(arch=dict(base='attention56', channels=(256, 512, 0, 2048))), 'channels has one integer of at least 1'),
-        (dict(arch=dict(base='attention56', channels=256)), "sequences.*'channels'"),
+        (dict(arch=dict(base='attention56', channels=256)), 'channels has one integer for each stage'),
         (dict(arch=dict(base='attention56', modules=(1, 1, -1, 0))), 'modules has one integer of at least 0'),
         (dict(arch=dict(base='attention56', poolings=(3, 2, 1.5, 0))), 'poolings has one integer of at least 0'),
         (dict(arch=dict(base='attention56', stem_channels=0)), 'stem_channels is an integer of at least 1'),
@@ -179,14 +233,14 @@ def test_inputs_that_do_not_fit():
         backbone(torch.zeros(2, 3, 30, 64))
 
 
-@pytest.mark.parametrize('arch', [SMALL, SMALL_NEXT, SMALL_INCEPTION, SMALL_RESNET,
+@pytest.mark.parametrize('arch', [SMALL, SMALL_NEXT, SMALL_INCEPTION, SMALL_RESNET, *SMALL_RESNETS,
                                   dict(base='attention56-cifar', channels=(16, 16, 16)),
                                   dict(base='attention56', channels=(16,) * 4, strides=(2, 1, 2, 1))])  # fmt: skip
 @pytest.mark.parametrize('kwargs', [{}, dict(mask='local_conv'), dict(mask='local_conv', attention='spatial'),
                                     dict(dilations=2), dict(out_indices=1)])  # fmt: skip
 def test_the_stated_minimum_is_the_true_one(monkeypatch, arch, kwargs):
     if 'dilations' in kwargs:
-        kwargs = dict(dilations=[2] * len(resolve_arch(arch)['channels']))
+        kwargs = dict(dilations=[2] * len(resolve_arch(arch).channels))
     backbone = small(arch=arch, **kwargs).eval()
     n = backbone.min_size
     assert all(torch.isfinite(out).all() for out in backbone(torch.randn(1, 3, n, n)))
@@ -264,7 +318,7 @@ def test_every_parameter_gets_a_gradient(out_indices):
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in backbone.parameters())
 
 
-@pytest.mark.parametrize('arch', [SMALL_INCEPTION, SMALL_RESNET, NARROW_MASKS])
+@pytest.mark.parametrize('arch', [SMALL_INCEPTION, SMALL_RESNET, *SMALL_RESNETS, NARROW_MASKS])
 def test_new_rows_train(arch):
     """Every parameter gets a gradient, and a small step against it lowers the loss by what calculus says."""
     backbone = small(arch=arch).double()
@@ -298,12 +352,30 @@ def test_frozen_stages_and_norm_eval(frozen_stages, norm_eval):
         assert norms and all(norm.training is not (frozen or norm_eval) for norm in norms)
 
 
-def test_with_cp_gives_the_same_gradients_also_of_edited_maps():
+@pytest.mark.parametrize('frozen_stages', [-1, 1, 4])
+@pytest.mark.parametrize('arch', [SMALL, SMALL_RESNETS[0]])
+def test_new_masks_are_trained_at_the_full_rate_whatever_is_frozen(arch, frozen_stages):
+    backbone = small(arch=arch, frozen_stages=frozen_stages, norm_eval=True, new_masks=True).train()
+    masks = {name for name, _ in backbone.named_parameters() if '.mask.' in name}
+    trained = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    assert masks and (trained >= masks if frozen_stages < 4 else trained == masks)
+    assert all(not name.startswith(('stem.', 'stage1.')) for name in trained - masks) or frozen_stages < 0
+    norms = [name for name, m in backbone.named_modules() if isinstance(m, _BatchNorm) and m.training]
+    assert norms and all('.mask.' in name for name in norms)
+    deepest = backbone.get_layer_depth('head.fc.weight', 'backbone.')
+    assert {backbone.get_layer_depth(name) for name in masks} == {deepest}
+    assert backbone.get_layer_depth('stage1.unit1.conv1.weight')[0] == 1
+    backbone(torch.randn(2, 3, 64, 64))[0].square().sum().backward()
+    assert all(p.grad is not None for p in backbone.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize('arch', [SMALL, *SMALL_RESNETS])
+def test_with_cp_gives_the_same_gradients_also_of_edited_maps(arch):
     x = torch.randn(2, 3, 64, 64)
     edits = {'stage1.attention1.map': lambda mask: 1 - mask}
     results = []
     for with_cp in (False, True):
-        backbone = small(with_cp=with_cp)
+        backbone = small(arch=arch, with_cp=with_cp)
         with edit_attention(backbone, edits), record_attention(backbone, every=True) as maps:
             loss = backbone(x)[0].square().mean()
         loss.backward()  # after the edit has ended
@@ -344,7 +416,7 @@ def test_local_conv_at_the_cost_of_the_encoder_decoder():
     widths = (7, 13, 17)
 
     def count(module, *shape):
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter, WithoutBatchNorm():
             module.eval()(torch.empty(1, *shape, device='meta'))
         return counter.get_total_flops() // 2
 

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmresattn.models.layers import UNITS, InceptionUnit, PreActBottleneck, ResNeXtUnit
+from mmresattn.models.layers import UNITS, BasicUnit, BottleneckUnit, InceptionUnit, PreActBottleneck, ResNeXtUnit
 
 
 def norm(x, bn):
@@ -47,6 +47,33 @@ def test_resnext_follows_its_formula(channels, stride):
         shortcut = norm(F.conv2d(x, unit.downsample[0].weight, None, stride), unit.downsample[1])
     assert unit.conv2.weight.shape == (channels // 2, channels // 64, 3, 3)  # 32x4d at 256 channels
     assert torch.allclose(unit(x), (y + shortcut).relu(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ('channels', 'stride', 'dilation', 'width'), [(16, 1, 1, None), (32, 2, 1, None), (32, 1, 2, 7), (16, 2, 2, 48)]
+)
+def test_post_activation_units_follow_their_formulas(channels, stride, dilation, width):
+    x = torch.randn(2, 16, 9, 8, dtype=torch.float64)
+    projection = channels != 16 or stride != 1
+
+    def ends(unit, y):
+        shortcut = x
+        if projection:
+            shortcut = norm(F.conv2d(x, unit.downsample[0].weight, None, stride), unit.downsample[1])
+        return (y + shortcut).relu()
+
+    unit = randomise(BottleneckUnit(16, channels, stride, dilation, projection, width=width))
+    y = norm(F.conv2d(x, unit.conv1.weight), unit.bn1).relu()
+    y = norm(F.conv2d(y, unit.conv2.weight, None, stride, dilation, dilation), unit.bn2).relu()
+    y = norm(F.conv2d(y, unit.conv3.weight), unit.bn3)
+    assert unit.conv2.weight.shape == (width or channels // 4,) * 2 + (3, 3)
+    assert torch.allclose(unit(x), ends(unit, y), rtol=1e-12)
+
+    unit = randomise(BasicUnit(16, channels, stride, dilation, projection, width=width))
+    y = norm(F.conv2d(x, unit.conv1.weight, None, stride, dilation, dilation), unit.bn1).relu()
+    y = norm(F.conv2d(y, unit.conv2.weight, None, 1, 1), unit.bn2)
+    assert unit.conv1.out_channels == (width or channels)
+    assert torch.allclose(unit(x), ends(unit, y), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +124,13 @@ def test_inception_costs_what_the_bottleneck_does(channels, expected):
 
 @pytest.mark.parametrize(
     ('unit', 'width', 'names'),
-    [('preact', 5, ['conv2']), ('resnext', 96, ['conv2']), ('inception', 8, ['branch2.2', 'branch3.2', 'branch3.4'])],
+    [
+        ('preact', 5, ['conv2']),
+        ('bottleneck', 5, ['conv2']),
+        ('basic', 5, ['conv1']),
+        ('resnext', 96, ['conv2']),
+        ('inception', 8, ['branch2.2', 'branch3.2', 'branch3.4']),
+    ],
 )
 def test_width_is_that_of_the_middle(unit, width, names):
     torch.manual_seed(0)
@@ -107,13 +140,15 @@ def test_width_is_that_of_the_middle(unit, width, names):
     assert unit(torch.randn(2, 64, 5, 5)).shape == (2, 64, 5, 5)
 
 
-@pytest.mark.parametrize(('unit', 'width', 'step'), [('preact', 0, 1), ('resnext', 48, 32), ('inception', 6, 4)])
+@pytest.mark.parametrize(
+    ('unit', 'width', 'step'), [('preact', 0, 1), ('basic', 0, 1), ('resnext', 48, 32), ('inception', 6, 4)]
+)
 def test_widths_that_do_not_fit(unit, width, step):
     with pytest.raises(ValueError, match=rf'width of a {unit} unit is a positive multiple of {step}, not {width}'):
         UNITS[unit](64, 64, width=width)
 
 
-@pytest.mark.parametrize(('unit', 'channels'), [('preact', 18), ('resnext', 96), ('inception', 24)])
+@pytest.mark.parametrize(('unit', 'channels'), [('preact', 18), ('bottleneck', 18), ('resnext', 96), ('inception', 24)])
 def test_channels_that_do_not_divide(unit, channels):
     with pytest.raises(ValueError, match=rf'multiple of \d+ channels; {channels}'):
         UNITS[unit](16, channels)

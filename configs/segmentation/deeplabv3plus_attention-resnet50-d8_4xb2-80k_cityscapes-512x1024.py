@@ -1,0 +1,16 @@
+"""DeepLabV3+ on ResNet-50 with masks for Cityscapes: 54,858,198 parameters.
+
+The backbone begins as torchvision's ResNet-50, which is downloaded. Nobody has trained this config yet. On 4 GPUs:
+
+    bash tools/dist_train.sh configs/segmentation/deeplabv3plus_attention-resnet50-d8_4xb2-80k_cityscapes-512x1024.py 4
+"""
+
+_base_ = './deeplabv3plus_attention56-d8_4xb2-80k_cityscapes-512x1024.py'
+
+model = dict(
+    backbone=dict(
+        arch='attention-resnet50',
+        norm_outputs=False,  # its features are activated
+        init_cfg=dict(_delete_=True, type='PretrainedTrunk', checkpoint='torchvision://resnet50'),
+    )
+)
