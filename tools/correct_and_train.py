@@ -136,11 +136,9 @@ def configure(example: Example, data: Path, train: Path, maps: Path, work_dir: P
         loader.collate_fn = dict(type='default_collate')
     cfg.test_dataloader = cfg.val_dataloader
     cfg.train_dataloader.batch_size = example.batch_size
-    pipeline = cfg.train_dataloader.dataset.pipeline
-    for one in pipeline:
-        if one.type == 'LoadAttentionMap':
-            one.update(map_root=str(maps), image_root=str(train))
-    cfg.train_dataloader.dataset.pipeline = [one for one in pipeline if example.flip or one.type != 'RandomFlip']
+    load_map = next(step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'LoadAttentionMap')
+    load_map.update(map_root=str(maps), image_root=str(train))
+    load_map.transforms = [step for step in load_map.transforms if example.flip or step.type != 'RandomFlip']
     epochs = example.epochs if frozen < 0 else example.epochs_on
     cfg.train_cfg.update(max_epochs=epochs, val_interval=epochs)
     cfg.optim_wrapper.optimizer.lr = 0.1 if frozen < 0 else 0.01

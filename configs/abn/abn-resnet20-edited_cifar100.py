@@ -22,10 +22,15 @@ data_preprocessor = dict(num_classes=100)
 train_pipeline = [
     dict(type='ReplaySeed'),
     dict(type='LoadCheckedImage'),
-    dict(type='LoadAttentionMap', map_root=data_root + '_maps', image_root=data_root + '/train'),
-    dict(type='RandomCrop', crop_size=32, padding=4),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='SplitAttentionMap'),
+    dict(
+        type='LoadAttentionMap',
+        map_root=data_root + '_maps',
+        image_root=data_root + '/train',
+        transforms=[
+            dict(type='RandomCrop', crop_size=32, padding=4),
+            dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+        ],
+    ),
     dict(type='PackInputs', algorithm_keys=('gt_attention_map',)),
 ]
 train_dataloader = dict(

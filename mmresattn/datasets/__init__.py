@@ -1,4 +1,4 @@
-from .attention_maps import LoadAttentionMap, SplitAttentionMap
+from .attention_maps import LoadAttentionMap
 from .batch_transforms import BatchProgressiveResize, BatchRandomCrop, BatchRandomErasing, BatchRandomFlip
 from .broken_images import BrokenImagesHook, LoadCheckedImage
 from .celeba import CELEBA_ATTRIBUTES, CelebAAttributes
@@ -24,7 +24,6 @@ __all__ = [
     'LoadAttentionMap',
     'LoadCheckedImage',
     'NoisyLabels',
-    'SplitAttentionMap',
     'check_data',
     'check_image',
     'find_image_files',

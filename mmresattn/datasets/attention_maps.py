@@ -1,17 +1,29 @@
-"""Attention maps that people have corrected, loaded beside their images (Mitsuhara et al., arXiv:1905.03540).
-
-Between loading and splitting, the map is one more channel of the image: whatever crops, mirrors or resizes the pixels
-does the same to the map, with the same draw.
-"""
+"""Attention maps that people have corrected, loaded beside their images (Mitsuhara et al., arXiv:1905.03540)."""
 
 import os
+import random
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from mmcv.transforms import BaseTransform
+from mmcv.transforms import BaseTransform, Compose
 from mmengine.registry import TRANSFORMS
+
+IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+# Transforms of MMCV, MMPretrain and torchvision that move pixels and leave their values alone, apart from borders.
+GEOMETRIC = {
+    'CenterCrop', 'EfficientNetCenterCrop', 'EfficientNetRandomCrop', 'Pad', 'RandomChoiceResize', 'RandomCrop',
+    'RandomFlip', 'RandomResize', 'RandomResizedCrop', 'Resize', 'ResizeEdge', 'Rotate', 'Shear', 'Translate',
+    *(f'torchvision/{name}' for name in (
+        'CenterCrop', 'Pad', 'RandomAffine', 'RandomCrop', 'RandomHorizontalFlip', 'RandomPerspective',
+        'RandomResizedCrop', 'RandomRotation', 'RandomVerticalFlip', 'Resize',
+    )),
+}  # fmt: skip
+CONVERSIONS = {'NumpyToPIL', 'ToPIL', 'PILToNumpy', 'ToNumpy'}
+WRAPPERS = {'Compose', 'RandomApply', 'RandomChoice'}  # of other transforms
 
 
 def read_attention_map(path: str | Path) -> np.ndarray:
@@ -24,19 +36,21 @@ def read_attention_map(path: str | Path) -> np.ndarray:
         np.ndarray: The map (H, W), float32 in [0, 1].
 
     Raises:
-        ValueError: If the file cannot be read, or is no map.
+        ValueError: If the file cannot be read or is not a map.
     """
     if Path(path).suffix == '.npy':
         try:
             array = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f'The attention map {path} is no readable .npy file of numbers: {error}') from error
+        except Exception as error:  # NumPy evaluates the header, and whatever that raises comes out
+            raise ValueError(f'The attention map {path} is not a readable .npy file of numbers: {error}') from error
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in 'biuf':
+            raise ValueError(f'The attention map {path} is not an array of numbers.')
     else:
         array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if array is None:
-            raise ValueError(f'The attention map {path} is no readable image; expected a grey PNG of 8 or 16 bits.')
+            raise ValueError(f'The attention map {path} is not a readable image; expected a grey PNG of 8 or 16 bits.')
     if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f'The attention map {path} is of shape {array.shape}; expected (H, W): grey, one channel.')
+        raise ValueError(f'The attention map {path} has the shape {array.shape}; expected (H, W): grey, one channel.')
     if Path(path).suffix != '.npy':
         array = array / np.iinfo(array.dtype).max
     if not (array.min() >= 0 and array.max() <= 1):  # also of NaN
@@ -46,37 +60,89 @@ def read_attention_map(path: str | Path) -> np.ndarray:
     return array.astype(np.float32)
 
 
+def moves_pixels(step: Mapping) -> bool:
+    """Whether the config of a transform names one that moves pixels, or wraps such a one."""
+    name = _name(step)
+    return name in GEOMETRIC or name in WRAPPERS and any(moves_pixels(inner) for inner in _inner(step))
+
+
+def _name(step: Mapping) -> str:
+    kind = step['type']
+    return kind.rsplit('.', 1)[-1] if isinstance(kind, str) else kind.__name__
+
+
+def _inner(step: Mapping) -> list[Mapping]:
+    """The transforms that a wrapper wraps; RandomChoice has a list of lists."""
+    transforms = step.get('transforms', [])
+    transforms = [transforms] if isinstance(transforms, Mapping) else transforms
+    return [inner for part in transforms for inner in ([part] if isinstance(part, Mapping) else part)]
+
+
+def _only_moves_pixels(step: Mapping) -> bool:
+    name = _name(step)
+    if name in WRAPPERS:
+        return all(_only_moves_pixels(inner) for inner in _inner(step))
+    return name in GEOMETRIC or name in CONVERSIONS
+
+
+@lru_cache(maxsize=1024)
+def _images_of(folder: Path) -> dict[str, list[str]]:
+    """Names of the images in a folder, by the name without its suffix."""
+    found: dict[str, list[str]] = {}
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name) if folder.is_dir() else ():
+        if entry.name.lower().endswith(IMAGES):
+            found.setdefault(Path(entry.name).stem, []).append(entry.name)
+    return found
+
+
 @TRANSFORMS.register_module()
 class LoadAttentionMap(BaseTransform):
-    """Loads the corrected attention map of an image, if there is one, as one more channel of the image.
+    """Loads the corrected attention map of an image, if there is one, and moves it as the image is moved.
 
-    It comes right after ``LoadImageFromFile``; then crops, flips and resizes; then :class:`SplitAttentionMap`, and only
-    then what takes the channels for colours, such as ``ColorJitter``, ``Lighting`` or ``RandomErasing``. Images without
-    a map get a channel of zeros, which is dropped again. In an image of uint8 a map is kept to 1/255; with
-    ``LoadImageFromFile(to_float32=True)`` it is not rounded. A ``pad_val`` of one number gives the map a border of 0;
-    a tuple has one number more, for the map.
+    The steps of the pipeline that crop, resize, flip or rotate are given to this transform. They run on the image as
+    they would without it. If the image has a map, they run on the map too, with the same random numbers. Borders that
+    they pad get a map of 0.
 
-    **Required Keys:** img, img_path. **Modified Keys:** img. **Added Keys:** has_attention_map.
+    **Required Keys:** img, img_path. **Modified Keys:** those of ``transforms``. **Added Keys:** gt_attention_map, a
+    float32 tensor (H, W) in [0, 1] of the size of the transformed image, for images that have a map.
+    ``PackInputs(algorithm_keys=('gt_attention_map',))`` hands it to the model.
+
+    For ``transforms`` the map takes the form of an image: its number of channels and its dtype. So a map is rounded
+    to 1/255 if images are uint8.
 
     Args:
         map_root (str): Folder of the maps, ``.png`` or ``.npy`` (see :func:`read_attention_map`), of any size each.
         image_root (str, optional): Folder of the images. The map of ``image_root/a/b.jpg`` is ``map_root/a/b.png`` or
-            ``map_root/a/b.npy``. Defaults to None: it is ``map_root/b.png`` or ``map_root/b.npy``, wherever the image
-            lies, for images whose names differ.
+            ``map_root/a/b.npy``; if ``image_root/a`` also has a ``b.png``, ``map_root/a/b.jpg.png`` or
+            ``map_root/a/b.jpg.npy``. Defaults to None: maps lie directly in ``map_root``, for images whose names
+            differ.
+        transforms (Sequence[dict]): The steps that move pixels: of MMPretrain, MMCV or torchvision, with any backend.
+            All others, such as ``ColorJitter`` or ``RandomErasing``, come before or after this transform. Defaults to
+            none.
 
     Raises:
         FileNotFoundError: If there is no folder ``map_root``.
-        ValueError: If an image is not in ``image_root`` or has two maps, or a map cannot be read.
+        ValueError: If a step does more than moving pixels, an image is not in ``image_root`` or has two maps, two
+            images have the same map, or a map cannot be read.
     """
 
-    def __init__(self, map_root: str, image_root: str | None = None) -> None:
+    def __init__(self, map_root: str, image_root: str | None = None, transforms: Sequence[dict] = ()) -> None:
         self.map_root = Path(map_root).expanduser()
         self.image_root = image_root and os.path.abspath(os.path.expanduser(image_root))
         if not self.map_root.is_dir():
             raise FileNotFoundError(
-                f'LoadAttentionMap reads {self.map_root.absolute()}, which is no folder. Put the corrected maps there, '
-                'one .png or .npy with the name of each image that has one.'
+                f'LoadAttentionMap reads {self.map_root.absolute()}, which is not a folder. Put the corrected maps '
+                'there: a .png or .npy with the name of each image that has one.'
             )
+        for step in transforms:
+            if not _only_moves_pixels(step):
+                raise ValueError(
+                    f'LoadAttentionMap cannot move a map by {_name(step)}. Its transforms may be {sorted(GEOMETRIC)}, '
+                    f'{sorted(CONVERSIONS)} and {sorted(WRAPPERS)} of these. Put steps that change colours before or '
+                    'after LoadAttentionMap.'
+                )
+        self.transforms = Compose([TRANSFORMS.build(step) for step in transforms])
+        self.owners: dict[Path, Path] = {}
 
     def find(self, image: str) -> Path | None:
         """The file of the map of an image.
@@ -91,64 +157,76 @@ class LoadAttentionMap(BaseTransform):
         if self.image_root and not image.is_relative_to(self.image_root):
             raise ValueError(f'The image {image} is not in the image_root of LoadAttentionMap, {self.image_root}.')
         place = self.map_root / (image.relative_to(self.image_root) if self.image_root else image.name)
-        found = [path for path in (place.with_suffix('.png'), place.with_suffix('.npy')) if path.exists()]
+        found = [place.with_name(f'{name}{suffix}') for name in (place.name, place.stem) for suffix in ('.png', '.npy')]
+        found = [path for path in found if path.exists()]
         if len(found) > 1:
             raise ValueError(f'The image {image} has two maps, {found[0]} and {found[1]}. Remove one.')
-        return found[0] if found else None
+        if not found:
+            return None
+        same_stem = _images_of(image.parent).get(image.stem, [])
+        if len(same_stem) > 1 and found[0].stem == place.stem:
+            raise ValueError(
+                f'{found[0]} could be the map of {" and of ".join(same_stem)} in {image.parent}. Name it '
+                f'{image.name}{found[0].suffix}, or as the map of the other.'
+            )
+        owner = self.owners.setdefault(found[0], image)
+        if owner != image:
+            raise ValueError(
+                f'{owner} and {image} have the same map, {found[0]}. Sort the maps into the folders of their images '
+                'and set image_root.'
+            )
+        return found[0]
 
-    def transform(self, results: dict) -> dict:
-        """Load the map.
+    def transform(self, results: dict) -> dict | None:
+        """Load the map, and move image and map.
 
         Args:
-            results (dict): With ``img`` (H, W, C).
+            results (dict): With ``img`` (H, W) or (H, W, C).
 
         Returns:
-            dict: With ``img`` (H, W, C + 1), whose last channel is the map times 255.
+            dict | None: The results of ``transforms``, with ``gt_attention_map`` if there is a map; None if a step
+            asks for another image.
         """
-        img = results['img']
-        height, width = img.shape[:2]
-        channel = np.zeros((height, width), img.dtype)
         path = self.find(results['img_path'])
-        if path is not None:
-            pixels = 255 * cv2.resize(read_attention_map(path), (width, height))  # bilinear
-            channel = (pixels.round() if img.dtype == np.uint8 else pixels).astype(img.dtype)
-        results['img'] = np.dstack((img, channel))
-        results['has_attention_map'] = path is not None
+        if path is None:
+            return self.transforms(results)
+        img, before = results['img'], dict(results)
+        height, width = img.shape[:2]
+        attention = cv2.resize(read_attention_map(path), (width, height))  # bilinear
+        scale = np.iinfo(img.dtype).max if img.dtype.kind in 'iu' else 1.0
+
+        states = _random_states()
+        results = self.transforms(results)
+        if results is None:
+            return None
+        after = _random_states()
+
+        def move(attention: np.ndarray) -> np.ndarray:
+            pixels = attention * scale
+            pixels = pixels.round().astype(img.dtype) if scale != 1 else pixels.astype(img.dtype)
+            pixels = pixels if img.ndim == 2 else np.repeat(pixels[..., None], img.shape[2], axis=2)
+            _set_random_states(states)
+            moved = np.asarray(self.transforms(dict(before, img=pixels))['img'], np.float32)
+            return moved if moved.ndim == 2 else moved[..., 0]
+
+        # What is padded has the same value in both.
+        attention = (move(attention) - move(np.zeros_like(attention))) / scale
+        _set_random_states(after)
+        results['gt_attention_map'] = torch.from_numpy(attention.clip(0, 1))  # cubic interpolation overshoots
         return results
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(map_root={str(self.map_root)!r}, image_root={self.image_root!r})'
+        return (
+            f'{type(self).__name__}(map_root={str(self.map_root)!r}, image_root={self.image_root!r}, '
+            f'transforms={self.transforms})'
+        )
 
 
-@TRANSFORMS.register_module()
-class SplitAttentionMap(BaseTransform):
-    """Takes the map of :class:`LoadAttentionMap` off the image again.
+def _random_states() -> tuple:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
 
-    **Required Keys:** img, has_attention_map. **Modified Keys:** img, img_shape. **Added Keys:** gt_attention_map, of
-    images that have one. ``PackInputs(algorithm_keys=('gt_attention_map',))`` hands it to the model.
 
-    Raises:
-        KeyError: If no :class:`LoadAttentionMap` came before.
-    """
-
-    def transform(self, results: dict) -> dict:
-        """Split image and map.
-
-        Args:
-            results (dict): With ``img`` (H, W, C + 1).
-
-        Returns:
-            dict: With ``img`` (H, W, C) and, if there is a map, ``gt_attention_map`` (H, W), float32 in [0, 1].
-        """
-        if 'has_attention_map' not in results:
-            raise KeyError('SplitAttentionMap finds no map in the image. Put LoadAttentionMap after LoadImageFromFile.')
-        img = results['img']
-        results['img'] = np.ascontiguousarray(img[..., :-1])
-        results['img_shape'] = img.shape[:2]
-        if results.pop('has_attention_map'):
-            attention = np.float32(img[..., -1]) / 255
-            results['gt_attention_map'] = torch.from_numpy(attention.clip(0, 1))  # cubic resizing overshoots
-        return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}()'
+def _set_random_states(states: tuple) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])

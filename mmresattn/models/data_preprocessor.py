@@ -48,7 +48,7 @@ class BatchTransformPreprocessor(ClsDataPreprocessor):
         if any('gt_attention_map' in sample for sample in samples):
             raise TypeError(
                 'BatchTransformPreprocessor would move the images and not their attention maps. Augment them in the '
-                'pipeline, between LoadAttentionMap and SplitAttentionMap.'
+                'pipeline, by the transforms of LoadAttentionMap.'
             )
         images = data['inputs'].to(self.device, non_blocking=True)
         for transform in self.batch_transforms:

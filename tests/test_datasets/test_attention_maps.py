@@ -8,8 +8,8 @@ from mmpretrain.registry import MODELS
 from mmpretrain.registry import TRANSFORMS as STEPS
 from torch.utils.data import DataLoader
 
-from mmresattn.datasets import LoadAttentionMap, SplitAttentionMap
-from mmresattn.datasets.attention_maps import read_attention_map
+from mmresattn.datasets import LoadAttentionMap
+from mmresattn.datasets.attention_maps import _images_of, read_attention_map
 from mmresattn.engine import ReplaySampler
 from mmresattn.engine.replay import Draw
 from mmresattn.models import attention_branch_network
@@ -46,8 +46,9 @@ def folders(tmp_path):
     return tmp_path
 
 
-def load(folders):
-    return dict(type='LoadAttentionMap', map_root=str(folders / 'maps'), image_root=str(folders / 'images'))
+def load(folders, transforms=()):
+    return dict(type='LoadAttentionMap', map_root=str(folders / 'maps'), image_root=str(folders / 'images'),
+                transforms=list(transforms))  # fmt: skip
 
 
 @pytest.mark.parametrize('to_float32', [False, True])
@@ -57,23 +58,79 @@ def test_the_map_moves_with_the_pixels_and_the_image_is_as_without_it(folders, t
     images = []
     for epoch in range(8):
         draw = Draw.of(0, 0, epoch)
-        packed = run([*read, load(folders), *GEOMETRY, dict(type='SplitAttentionMap'), PACK],
-                     img_path=path, sample_idx=draw)  # fmt: skip
+        packed = run([*read, load(folders, GEOMETRY), PACK], img_path=path, sample_idx=draw)
         image, sample = packed['inputs'], packed['data_samples']
         assert image.shape == (3, 20, 20) and sample.img_shape == (20, 20)
         assert sample.gt_attention_map.dtype == torch.float32
         torch.testing.assert_close(sample.gt_attention_map * 255, image[0].float(), rtol=0, atol=1e-4)
         plain = run([*read, *GEOMETRY, PACK], img_path=path, sample_idx=draw)
-        torch.testing.assert_close(image, plain['inputs'])
+        assert torch.equal(image, plain['inputs'])
         images.append(image)
     assert len({image.numpy().tobytes() for image in images}) == 8
 
 
-def test_images_without_a_map_keep_no_channel_and_no_field(folders):
-    read = [dict(type='LoadImageFromFile'), load(folders), dict(type='SplitAttentionMap'), PACK]
-    packed = run(read, img_path=str(folders / 'images/dog/b.png'))
-    assert torch.equal(packed['inputs'], torch.from_numpy(pixels()).permute(2, 0, 1))
-    assert 'gt_attention_map' not in packed['data_samples']
+def torchvision(*steps):
+    return [dict(type='NumpyToPIL', to_rgb=True), *steps, dict(type='PILToNumpy', to_bgr=True)]
+
+
+STEPS_K3_1 = {
+    **{f'{kind}-{backend}': [step | dict(backend=backend)] for backend in ('cv2', 'pillow') for kind, step in {
+        'RandomResizedCrop': dict(type='RandomResizedCrop', scale=24),
+        'ResizeEdge': dict(type='ResizeEdge', scale=24),
+        'Resize': dict(type='Resize', scale=(20, 28)),
+    }.items()},
+    'RandomCrop': [dict(type='RandomCrop', crop_size=44, padding=9, pad_val=(104, 117, 124))],
+    'CenterCrop': [dict(type='CenterCrop', crop_size=21)],
+    'RandomFlip': [dict(type='RandomFlip', prob=0.5)],
+    'Rotate': [dict(type='Rotate', magnitude_range=(10, 30), prob=1.0, pad_val=(104, 117, 124))],
+    'torchvision': torchvision(dict(type='torchvision/RandomResizedCrop', size=24),
+                               dict(type='torchvision/RandomHorizontalFlip')),
+    'RandomApply': [dict(type='RandomApply', transforms=[dict(type='ResizeEdge', scale=24)], prob=0.5)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('steps', STEPS_K3_1.values(), ids=STEPS_K3_1)
+def test_findings_K3_1_any_backend_moves_the_map_and_leaves_images_alone(folders, steps):
+    """The map is the blue channel, so that it must come out as that, 0 where there is a border."""
+    for name, has_map in (('cat/a.png', True), ('dog/b.png', False)):
+        for epoch in range(4):
+            start = dict(img_path=str(folders / 'images' / name), sample_idx=Draw.of(0, 0, epoch))
+            read = [dict(type='ReplaySeed'), dict(type='LoadImageFromFile')]
+            results = run([*read, load(folders, steps)], **start)
+            draw_after = np.random.rand(), torch.rand(1).item()
+            plain = run([*read, *steps], **start)
+            assert results['img'].dtype == np.uint8 and np.array_equal(results['img'], plain['img'])
+            assert draw_after == (np.random.rand(), torch.rand(1).item())
+            assert ('gt_attention_map' in results) == has_map
+            if has_map:
+                blue = torch.from_numpy(plain['img'][..., 0].astype(np.float32)) / 255
+                found = results['gt_attention_map']
+                border = torch.from_numpy((plain['img'] == (104, 117, 124)).all(2))
+                assert border.any() == (steps[0]['type'] in ('RandomCrop', 'Rotate'))
+                torch.testing.assert_close(found, blue.masked_fill(border, 0), rtol=0, atol=1e-6)
+
+
+def test_findings_K3_1_steps_that_change_colours_are_refused(folders):
+    either = dict(type='RandomChoice', transforms=[[dict(type='RandomFlip')], [dict(type='Equalize')]])
+    for step in (dict(type='ColorJitter'), dict(type='torchvision/ColorJitter'), dict(type='RandAugment'), either):
+        with pytest.raises(ValueError, match=f'cannot move a map by {step["type"]}'):
+            run([load(folders, [step])])
+
+
+def test_findings_K3_2_two_images_never_take_one_map(folders):
+    cv2.imwrite(str(folders / 'images/cat/a.jpg'), pixels())
+    _images_of.cache_clear()
+    load_map = LoadAttentionMap(str(folders / 'maps'), str(folders / 'images'))
+    for name in ('a.jpg', 'a.png'):
+        with pytest.raises(ValueError, match='map of a.jpg and of a.png'):
+            load_map.find(str(folders / 'images/cat' / name))
+    (folders / 'maps/cat/a.png').rename(folders / 'maps/cat/a.jpg.png')
+    assert load_map.find(str(folders / 'images/cat/a.jpg')) == folders / 'maps/cat/a.jpg.png'
+    assert load_map.find(str(folders / 'images/cat/a.png')) is None
+    flat = LoadAttentionMap(str(folders / 'maps/cat'))
+    flat.find('/one/a.jpg')
+    with pytest.raises(ValueError, match='/one/a.jpg and /two/a.jpg have the same map'):
+        flat.find('/two/a.jpg')
 
 
 def test_maps_of_any_kind_and_size(tmp_path):
@@ -86,7 +143,7 @@ def test_maps_of_any_kind_and_size(tmp_path):
         assert attention.dtype == np.float32 and np.abs(attention - small).max() <= step / 2 + 1e-7
         # Found by the name of the image alone. Bilinear, with half a pixel at the borders, as torch does it.
         results = dict(img=np.zeros((6, 8, 3), np.float32), img_path=f'/else/where/{name[0]}.jpg')
-        got = SplitAttentionMap()(LoadAttentionMap(str(tmp_path))(results))['gt_attention_map']
+        got = LoadAttentionMap(str(tmp_path))(results)['gt_attention_map']
         expected = torch.nn.functional.interpolate(torch.from_numpy(attention)[None, None], (6, 8), mode='bilinear')
         torch.testing.assert_close(got, expected[0, 0], rtol=0, atol=1e-6)
 
@@ -102,8 +159,8 @@ def test_what_is_no_map_is_named(tmp_path):
         'large.npy': r'values from 1.5 to 1.5; expected \[0, 1\]',
         'nan.npy': 'values from nan',
         'deep.npy': r'shape \(1, 2, 2\); expected \(H, W\)',
-        'object.npy': 'no readable .npy file',
-        'text.png': 'text.png is no readable image',
+        'object.npy': 'not a readable .npy file',
+        'text.png': 'text.png is not a readable image',
         'colour.png': r'shape \(4, 4, 3\); expected \(H, W\): grey',
     }.items():
         with pytest.raises(ValueError, match=message):
@@ -111,20 +168,18 @@ def test_what_is_no_map_is_named(tmp_path):
 
 
 def test_wrong_folders_are_named(folders):
-    with pytest.raises(FileNotFoundError, match='nowhere, which is no folder'):
+    with pytest.raises(FileNotFoundError, match='nowhere, which is not a folder'):
         LoadAttentionMap(str(folders / 'nowhere'))
     with pytest.raises(ValueError, match='not in the image_root'):
         LoadAttentionMap(str(folders / 'maps'), str(folders / 'images')).find('/else/a.png')
     np.save(folders / 'maps/cat/a.npy', np.zeros((2, 2)))
     with pytest.raises(ValueError, match='two maps, .*a.png and .*a.npy'):
         LoadAttentionMap(str(folders / 'maps'), str(folders / 'images')).find(str(folders / 'images/cat/a.png'))
-    with pytest.raises(KeyError, match='Put LoadAttentionMap after'):
-        SplitAttentionMap()(dict(img=pixels()))
 
 
 def batch(folders):
-    steps = [dict(type='ReplaySeed'), dict(type='LoadImageFromFile'), load(folders),
-             dict(type='RandomCrop', crop_size=32, padding=4), dict(type='SplitAttentionMap'), PACK]  # fmt: skip
+    steps = [dict(type='ReplaySeed'), dict(type='LoadImageFromFile'),
+             load(folders, [dict(type='RandomCrop', crop_size=32, padding=4)]), PACK]  # fmt: skip
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         dataset = CustomDataset(data_root=str(folders / 'images'), pipeline=steps)
     loader = DataLoader(dataset, 2, sampler=ReplaySampler(dataset, shuffle=False, seed=0),

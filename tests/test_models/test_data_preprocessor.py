@@ -58,7 +58,7 @@ def test_separate_images_are_refused(data):
 
 def test_maps_that_would_stay_behind_are_refused(data):
     data['data_samples'][3].set_field(torch.rand(8, 8), 'gt_attention_map')
-    with pytest.raises(TypeError, match='between LoadAttentionMap and SplitAttentionMap'):
+    with pytest.raises(TypeError, match='by the transforms of LoadAttentionMap'):
         build(batch_transforms=TRANSFORMS)(data, training=True)
 
 
