@@ -43,13 +43,13 @@ train_dataloader = dict(
     num_workers=4,
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        _delete_=True, type='CustomDataset', data_root=data_root, data_prefix='train', pipeline=train_pipeline
+        _delete_=True, type='ImageFolders', data_root=data_root, data_prefix='train', pipeline=train_pipeline
     ),
 )
 val_dataloader = dict(
     num_workers=4,
     collate_fn=dict(type='default_collate'),
-    dataset=dict(_delete_=True, type='CustomDataset', data_root=data_root, data_prefix='test', pipeline=test_pipeline),
+    dataset=dict(_delete_=True, type='ImageFolders', data_root=data_root, data_prefix='test', pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
 

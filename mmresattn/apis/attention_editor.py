@@ -194,7 +194,7 @@ class AttentionEditor:
         known = list(self.inferencer.classes or [])
         number = (model.get('head') or {}).get('num_classes', len(known) or None)
         if not set(folders) <= set(known):
-            # Folders are numbered as CustomDataset does; only if all are there is a number sure.
+            # Folders are numbered as ImageFolders does; only if all are there is a number sure.
             known = folders if len(folders) == number else []
         self._labels = {folder: known.index(folder) for folder in folders if folder in known}
         self.classes = known or [str(name) for name in self.inferencer.classes or range(number or 0)]

@@ -6,6 +6,7 @@ from .checks import check_data, innermost_data_sets
 from .class_attributes import ClassAttributes
 from .image_arrays import ImageArrays
 from .image_files import BrokenImage, check_image, find_image_files
+from .image_folders import ImageFolders
 from .in_memory import InMemory
 from .noisy_labels import NoisyLabels
 
@@ -21,6 +22,7 @@ __all__ = [
     'ClassAttributes',
     'InMemory',
     'ImageArrays',
+    'ImageFolders',
     'LoadAttentionMap',
     'LoadCheckedImage',
     'NoisyLabels',

@@ -12,7 +12,8 @@ import torch
 from mmcv.transforms import BaseTransform, Compose
 from mmengine.registry import TRANSFORMS
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+from .image_files import SUFFIXES
+
 # Transforms of MMCV, MMPretrain and torchvision that move pixels and leave their values alone, apart from borders.
 GEOMETRIC = {
     'CenterCrop', 'EfficientNetCenterCrop', 'EfficientNetRandomCrop', 'Pad', 'RandomChoiceResize', 'RandomCrop',
@@ -90,7 +91,7 @@ def _images_of(folder: Path) -> dict[str, list[str]]:
     """Names of the images in a folder, by the name without its suffix."""
     found: dict[str, list[str]] = {}
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name) if folder.is_dir() else ():
-        if entry.name.lower().endswith(IMAGES):
+        if entry.name.lower().endswith(SUFFIXES):
             found.setdefault(Path(entry.name).stem, []).append(entry.name)
     return found
 

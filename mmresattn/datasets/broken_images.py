@@ -14,6 +14,7 @@ from mmengine.registry import HOOKS, TRANSFORMS
 from mmengine.runner import Runner
 
 from .image_files import BrokenImage, check_image, check_regular_file
+from .in_memory import InMemory
 
 LISTED = 10  # so many names at a time
 
@@ -129,11 +130,12 @@ class BrokenImagesHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Take up the list of the run so far, and what a data set in memory left out."""
         self.broken = dict(runner.message_hub.runtime_info.get('broken_images', {}))
-        self.broken.update(getattr(runner.train_dataloader.dataset, 'broken_images', {}))
+        dataset = runner.train_dataloader.dataset
+        self.broken.update(dataset.broken_images if isinstance(dataset, InMemory) else {})
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Note the skipped images of a batch."""
-        for sample in data_batch['data_samples']:
+        for sample in data_batch['data_samples'] if isinstance(data_batch, dict) else ():
             path = sample.get('img_path')
             if type(path) is Replacement:
                 self.broken.update(path.broken)

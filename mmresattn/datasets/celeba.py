@@ -7,6 +7,8 @@ import numpy as np
 from mmengine.registry import DATASETS
 from mmpretrain.datasets.base_dataset import BaseDataset
 
+from .lists import read_lines
+
 CELEBA_ATTRIBUTES = (
     '5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair '
     'Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male '
@@ -17,10 +19,9 @@ CELEBA_ATTRIBUTES = (
 SPLITS = ('train', 'val', 'test')  # 0, 1 and 2 in the file
 
 
-def _lines(path: str) -> list[str]:
+def _lines(path: str) -> list[tuple[int, str]]:
     try:
-        with open(path, encoding='utf-8') as file:
-            return file.read().splitlines()
+        return read_lines(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f'CelebA has no file {path}. Expected list_attr_celeba.txt and list_eval_partition.txt beside the folder '
@@ -70,23 +71,33 @@ class CelebAAttributes(BaseDataset):
         Returns:
             List[dict]: ``img_path`` and ``gt_score`` (40,), 1 for the attributes that the face has and 0 for others.
         """
-        count, names, *rows = _lines(self.ann_file)
-        if names.split() != CELEBA_ATTRIBUTES or count.strip() != str(len(rows)):
+        (_, count), *rows = _lines(self.ann_file)
+        (_, names), *rows = rows or [(0, '')]
+        if names.split() != CELEBA_ATTRIBUTES or count != str(len(rows)):
             raise ValueError(
                 f'{self.ann_file} must begin with the number of its images ({len(rows)} follow; it says {count!r}) and '
                 f'the {len(CELEBA_ATTRIBUTES)} names of the attributes of CelebA.'
             )
         attributes = {}
-        for i, row in enumerate(rows):
+        for number, row in rows:
             name, *values = row.split()
             if len(values) != len(CELEBA_ATTRIBUTES) or not set(values) <= {'1', '-1'}:
                 raise ValueError(
-                    f'Line {i + 3} of {self.ann_file} must be the name of an image and 1 or -1 for each of the '
-                    f'{len(CELEBA_ATTRIBUTES)} attributes: {row!r}.'
+                    f'{self.ann_file}, line {number}: {row!r} must be the name of an image and 1 or -1 for each of the '
+                    f'{len(CELEBA_ATTRIBUTES)} attributes.'
                 )
             attributes[name] = np.array([value == '1' for value in values], np.float32)
         wanted = {str(SPLITS.index(split)) for split in self.splits}
-        chosen = [name for name, split in (line.split() for line in _lines(self.partition_file)) if split in wanted]
+        chosen = []
+        for number, line in _lines(self.partition_file):
+            words = line.split()
+            if len(words) != 2 or words[1] not in ('0', '1', '2'):
+                raise ValueError(
+                    f'{self.partition_file}, line {number}: {line!r} must be the name of an image and 0 (train), '
+                    '1 (val) or 2 (test).'
+                )
+            if words[1] in wanted:
+                chosen.append(words[0])
         unknown = [name for name in chosen if name not in attributes]
         if unknown or not chosen:
             raise ValueError(

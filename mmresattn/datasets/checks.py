@@ -1,51 +1,25 @@
-"""Data that is not there, or does not fit the model, is said at once, not after minutes of building."""
+"""Checks of the data of a config before anything is built."""
 
 import os
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, zip_longest
 
+from mmengine import list_from_file
 from mmengine.config import Config
 
+from .attention_maps import moves_pixels
+from .image_folders import check_class_names, class_folders, is_hidden
+from .lists import read_image_list, read_lines
+
 FOLDERS = """\
-Expected one folder of images for each class:
+Expected one folder of images per class:
     {root}/train/<class>/*
     {root}/{other}/<class>/*
 Put or link it there (ln -s /where/it/is {root}), or set MMRESATTN_DATA to the folder that holds `{name}`."""
 
 
-def innermost_data_sets(dataset: dict) -> Iterator[dict]:
-    """The configs of the data sets inside wrappers such as ConcatDataset and RepeatDataset."""
-    inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
-    if not inner:
-        yield dataset
-    for one in inner:
-        yield from innermost_data_sets(one)
-
-
-def _paths(dataset: dict, kind: str) -> Iterator[str]:
-    root = dataset.get('data_root') or ''
-    prefix = dataset.get('data_prefix') or (kind == 'ImageNet' and dataset.get('split')) or ''
-    for part in [*(prefix.values() if isinstance(prefix, dict) else [prefix]), dataset.get('ann_file')]:
-        if part:  # a root alone may be one into which the data set will be downloaded
-            yield os.path.join(root, part)
-
-
-def _check_labels(path: str, num_classes: int) -> None:
-    """Check the labels in a list of images, the last word of each line."""
-    with open(path, encoding='utf-8') as file:
-        for number, line in enumerate(file, 1):
-            label = line.strip().rpartition(' ')[2]
-            if not label.isdecimal() or int(label) >= num_classes:
-                raise ValueError(
-                    f'{path}, line {number}: {line.strip()!r} must end in a label from 0 to {num_classes - 1}, for the '
-                    f'{num_classes} classes of the model (num_classes of its head).'
-                )
-
-
 def check_data(cfg: Config, loaders: Sequence[str]) -> None:
-    """Check that the folders and files which a config reads are there, and that labels fit each other and the model.
-
-    Labels that are names of folders or lines of a list are checked; a list only where the model says its classes.
+    """Check that the files which a config reads are there, and that labels fit each other and the model.
 
     Args:
         cfg (Config): The config.
@@ -53,44 +27,169 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
             ``test_dataloader``.
 
     Raises:
-        FileNotFoundError: If one is missing. The message says where and in which layout to put it.
-        ValueError: If there are more classes than the model has, a label is none of its classes, or data sets differ
-            in their classes, so that one number would mean two things.
+        FileNotFoundError: If a file or folder is missing. The message says where and in which layout to put it.
+        ValueError: If a list, folders of classes, ``classes`` or the number of classes of the model do not fit
+            together, if data sets number their classes differently, or if a step of a pipeline would move an image
+            without its attention map.
     """
     head = (cfg.get('model') or {}).get('head') or {}
     num_classes = head.get('num_classes') if isinstance(head, dict) else None
-    found: list[tuple[str, list[str]]] = []
+    num_classes = num_classes if isinstance(num_classes, int) else None  # a dict of several tasks
+    numbered: list[tuple[str, list[str]]] = []
     for loader in loaders:
         for dataset in innermost_data_sets((cfg.get(loader) or {}).get('dataset') or {}):
-            kind = dataset.get('type', '')
-            kind = kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
-            for path in _paths(dataset, kind):
-                if '://' in path or os.path.exists(os.path.expanduser(path)):
-                    continue
-                message = f'{loader} reads {os.path.abspath(path)}, which does not exist.'
-                root = (dataset.get('data_root') or '').rstrip('/')
-                if kind in ('CustomDataset', 'ImageNet') and root:
-                    other = 'val' if kind == 'ImageNet' else 'test'
-                    message += '\n' + FOLDERS.format(root=root, name=os.path.basename(root), other=other)
-                raise FileNotFoundError(message)
-            if kind not in ('CustomDataset', 'ImageNet') or not dataset.get('with_label', True):
-                continue
-            *_, last = [dataset.get('data_root') or '', *_paths(dataset, kind)]  # the list, or the folder of folders
-            last = os.path.expanduser(last)
-            if dataset.get('ann_file') and isinstance(num_classes, int) and os.path.isfile(last):
-                _check_labels(last, num_classes)
-            elif not dataset.get('ann_file') and kind == 'CustomDataset' and os.path.isdir(last):
-                classes = sorted(entry.name for entry in os.scandir(last) if entry.is_dir())
-                found.append((loader, classes))
-                if isinstance(num_classes, int) and len(classes) > num_classes:
-                    raise ValueError(
-                        f'{loader} has {len(classes)} folders of classes in {last}, and the model {num_classes} '
-                        'classes: set num_classes in model.head and data_preprocessor, or take away what is no class.'
-                    )
-    for (one, names), (other, others) in combinations(found, 2):
-        if differing := sorted({*names} ^ {*others}):
+            check_files(loader, dataset)
+            check_pipeline(loader, dataset)
+            if classes := check_labels(loader, dataset, num_classes):
+                numbered.append((loader, classes))
+    for (first, names), (second, others) in combinations(numbered, 2):
+        if names != others:
+            differing = sorted({*names} ^ {*others})
             raise ValueError(
-                f'{one} and {other} differ in their folders of classes ({", ".join(differing[:5])}'
-                f'{", ..." if len(differing) > 5 else ""}), which are numbered in alphabetical order: a number would '
-                'mean two classes. Give both the same folders; one may be empty.'
+                f'{first} and {second} differ in their classes '
+                f'({", ".join(differing[:5]) + ", ..." * (len(differing) > 5) or "in their order"}): a label would '
+                'mean two classes. Give both the same folders, of which some may be empty, and the same `classes`.'
             )
+
+
+def check_files(loader: str, dataset: dict) -> None:
+    """Check that the folders and lists of a data set exist.
+
+    Raises:
+        FileNotFoundError: If one does not.
+    """
+    kind = _kind(dataset)
+    for path in _paths(dataset):
+        if '://' in path or os.path.exists(os.path.expanduser(path)):
+            continue
+        message = f'{loader} reads {os.path.abspath(path)}, which does not exist.'
+        root = (dataset.get('data_root') or '').rstrip('/')
+        if path.endswith(dataset.get('ann_file') or '\0'):
+            message += ' It is the ann_file, a list of images.'
+        elif kind in ('CustomDataset', 'ImageFolders', 'ImageNet') and root:
+            other = 'val' if kind == 'ImageNet' else 'test'
+            message += '\n' + FOLDERS.format(root=root, name=os.path.basename(root), other=other)
+        raise FileNotFoundError(message)
+
+
+def check_labels(loader: str, dataset: dict, num_classes: int | None) -> list[str] | None:
+    """Check the labels of images in folders or in a list, and the names of the classes.
+
+    Args:
+        loader (str): Name of the dataloader, for messages.
+        dataset (dict): Config of a data set.
+        num_classes (int, optional): Number of classes of the model.
+
+    Returns:
+        list[str] | None: Names of classes in the order of their labels, where these come from folders.
+
+    Raises:
+        ValueError: If something does not fit.
+    """
+    kind, with_label = _kind(dataset), dataset.get('with_label', True)
+    names = _class_names(dataset)
+    if names and num_classes is not None and len(names) != num_classes:
+        raise ValueError(
+            f'{loader} has {len(names)} names in `classes`, but the model has {num_classes} classes (num_classes in '
+            'model.head and data_preprocessor).'
+        )
+    *_, last = [dataset.get('data_root') or '', *_paths(dataset)]  # the list, or the folder of folders
+    last = os.path.expanduser(last)
+    if kind not in ('CustomDataset', 'ImageFolders', 'ImageNet') or '://' in last:
+        return None
+    if dataset.get('ann_file'):
+        samples = read_image_list(last, len(names) if names else num_classes, with_label)
+        if kind == 'CustomDataset':
+            _check_custom_list(loader, last, samples, with_label)
+        return None
+    if not with_label or not os.path.isdir(last):
+        return None
+    folders = class_folders(last)
+    if kind != 'ImageFolders':
+        _check_custom_folders(loader, kind, last, folders, names)
+    if kind == 'ImageNet':
+        return None
+    if names:
+        check_class_names(names, folders, last)
+    elif num_classes is not None and len(folders) > num_classes:
+        raise ValueError(
+            f'{loader} has {len(folders)} folders of classes in {last} ({", ".join(folders[:10])}'
+            f'{", ..." * (len(folders) > 10)}), but the model has {num_classes} classes. Set num_classes in model.head '
+            'and data_preprocessor, or remove what is not a class.'
+        )
+    return list(names or folders)
+
+
+def check_pipeline(loader: str, dataset: dict) -> None:
+    """Check that corrected attention maps are moved with their images.
+
+    Raises:
+        ValueError: If a step after ``LoadAttentionMap`` moves the image alone.
+    """
+    kinds = [_kind(step) for step in dataset.get('pipeline') or []]
+    if 'LoadAttentionMap' in kinds:
+        for step in dataset['pipeline'][kinds.index('LoadAttentionMap') + 1 :]:
+            if moves_pixels(step):
+                raise ValueError(
+                    f'{loader}: {_kind(step)} comes after LoadAttentionMap and would move images without their maps. '
+                    'Put it into the `transforms` of LoadAttentionMap, or before it.'
+                )
+
+
+def innermost_data_sets(dataset: dict) -> Iterator[dict]:
+    """The configs of the data sets inside wrappers such as ConcatDataset and RepeatDataset."""
+    inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
+    if not inner:
+        yield dataset
+    for each in inner:
+        yield from innermost_data_sets(each)
+
+
+def _kind(config: dict) -> str:
+    kind = config.get('type', '')
+    return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
+
+
+def _paths(dataset: dict) -> Iterator[str]:
+    root = dataset.get('data_root') or ''
+    prefix = dataset.get('data_prefix') or (_kind(dataset) == 'ImageNet' and dataset.get('split')) or ''
+    for part in [*(prefix.values() if isinstance(prefix, dict) else [prefix]), dataset.get('ann_file')]:
+        if part:  # a root alone may be one into which the data set will be downloaded
+            yield os.path.join(root, part)
+
+
+def _class_names(dataset: dict) -> list[str] | None:
+    classes = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
+    if isinstance(classes, str):  # a file of names
+        return [line for _, line in read_lines(os.path.expanduser(classes))]
+    return classes and list(classes)
+
+
+def _check_custom_list(loader: str, path: str, samples: list, with_label: bool) -> None:
+    """Check that MMPretrain's ``CustomDataset`` reads a list as it is meant."""
+    try:
+        lines = list_from_file(path)
+    except UnicodeDecodeError:
+        lines = []
+    found = [line.strip().rsplit(' ', 1)[0] if with_label else line for line in lines]
+    pairs = zip_longest(found, [name for name, _ in samples])
+    if misread := [number for number, (name, expected) in enumerate(pairs, 1) if name != expected]:
+        raise ValueError(
+            f'{loader}: CustomDataset would misread {path}, line {misread[0]} (a byte-order mark, a blank line, a tab, '
+            "several spaces or a backslash). Use type='ImageFolders', which reads it, or rewrite the list."
+        )
+
+
+def _check_custom_folders(loader: str, kind: str, root: str, folders: list[str], names: list[str] | None) -> None:
+    """Check that MMPretrain's ``CustomDataset`` numbers folders as it is meant."""
+    hidden = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and is_hidden(entry.name))
+    if hidden:
+        raise ValueError(
+            f"{loader}: {kind} would take {', '.join(hidden)} in {root} for a class. Use type='ImageFolders', "
+            'which leaves hidden folders out, or remove it.'
+        )
+    if names and names != folders and sorted(names) == folders:
+        raise ValueError(
+            f'{loader}: CustomDataset numbers the folders in {root} alphabetically, not in the order of `classes`, so '
+            "that all names would be wrong. Use type='ImageFolders', which follows `classes`, or sort them."
+        )

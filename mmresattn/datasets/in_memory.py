@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from mmcv.transforms import Compose
 from mmengine.registry import DATASETS, FUNCTIONS
 from mmpretrain.structures import DataSample
 from rich.progress import track
@@ -48,6 +49,7 @@ class InMemory:
         name, n = type(dataset).__name__, len(dataset)
         if not n:
             raise ValueError(f'InMemory: the {name} holds no images.')
+        self.pipeline = Compose([])  # that of the data set has run
         self.metainfo = dataset.metainfo  # after len(), which reads a lazy data set
         columns: dict[str, list] = {}
         kept, self.broken_images = [], {}
@@ -103,9 +105,14 @@ class InMemory:
         return _Batch(inputs=images, data_samples=samples)
 
     def __getitem__(self, index: int) -> dict:
-        """One sample, whose ``data_samples`` holds the fields of the data set's, but no meta information."""
+        """One sample, as a tool that browses data sets wants it: through :attr:`pipeline`, with ``img`` (H, W, C).
+
+        ``data_samples`` holds the fields of the data set's, but no meta information.
+        """
         batch = self.__getitems__([index])
-        return dict(inputs=batch['inputs'][0], data_samples=batch['data_samples'][0])
+        image = batch['inputs'][0]  # C, H, W
+        img = image.permute(1, 2, 0).contiguous().numpy()
+        return self.pipeline(dict(img=img, inputs=image, data_samples=batch['data_samples'][0]))
 
     @property
     def CLASSES(self) -> Sequence[str] | None:

@@ -5,6 +5,7 @@ the run stands, (epoch, index) or (rank, iteration), not from what was drawn bef
 save, and neither the number of workers nor an interruption changes the result.
 """
 
+import logging
 from collections.abc import Iterator, Sized
 from itertools import chain, count, repeat
 
@@ -12,8 +13,10 @@ from mmcv.transforms import BaseTransform
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.registry import DATA_SAMPLERS, HOOKS, TRANSFORMS
 from mmengine.runner import IterBasedTrainLoop, Runner
+from torch.utils.data import get_worker_info
 
 from ..utils import seed_by
 
@@ -76,28 +79,33 @@ class ReplaySampler(DefaultSampler):
 class ReplaySeed(BaseTransform):
     """Seeds everything that follows in a pipeline by the draw; it comes first.
 
+    A sample that comes without a draw, as when a data set is browsed, passes. In a worker of a dataloader, that is in
+    training, a warning says that augmentation will not be repeated. The data set may also take another sample for a
+    broken one; it does so by the random state of the draw.
+
     **Required Keys:**
 
     - sample_idx (:class:`Draw`, from :class:`ReplaySampler`)
-
-    Raises:
-        TypeError: If the sampler is another one.
     """
 
-    seeded = False
+    def __init__(self) -> None:
+        self.seeded = self.warned = False
 
     def transform(self, results: dict) -> dict:
-        draw = results['sample_idx']
-        if self.seeded and not isinstance(draw, Draw):
-            return results  # the data set takes another sample for a broken one, by the random state of the draw
-        if not isinstance(draw, Draw):
-            raise TypeError(
-                "ReplaySeed needs sampler=dict(type='ReplaySampler') in its dataloader, and a data set that keeps its "
-                'indices (concatenated, repeated and balanced data sets make new ones).'
+        draw = results.get('sample_idx')
+        if isinstance(draw, Draw):
+            self.seeded = True
+            seed_by('sample', *draw.key, draw)
+            results['sample_idx'] = int(draw)
+        elif get_worker_info() and not self.seeded and not self.warned:
+            self.warned = True
+            print_log(
+                "ReplaySeed: a resumed run will draw other augmentations. It needs sampler=dict(type='ReplaySampler') "
+                'in its dataloader, and a data set that keeps its indices (concatenated, repeated and balanced data '
+                'sets make new ones).',
+                'current',
+                logging.WARNING,
             )
-        self.seeded = True
-        seed_by('sample', *draw.key, draw)
-        results['sample_idx'] = int(draw)
         return results
 
 
@@ -115,10 +123,10 @@ class ReplayHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Set the sampler to where the run stands."""
         loop = runner.train_loop
-        sampler = loop.dataloader.sampler
+        sampler = getattr(loop.dataloader, 'sampler', None)
         if not isinstance(sampler, ReplaySampler):
             runner.logger.warning(
-                'ReplayHook: a resumed run will differ from an uninterrupted one, because the sampler is no '
+                'ReplayHook: a resumed run will differ from an uninterrupted one, because the sampler is not a '
                 'ReplaySampler.'
             )
             return

@@ -69,7 +69,23 @@ def test_wrong_files_are_named(tmp_path):
         CelebAAttributes(write(tmp_path, header=['4', ' '.join(CELEBA_ATTRIBUTES)]))
     with pytest.raises(ValueError, match='the 40 names of the attributes'):
         CelebAAttributes(write(tmp_path, header=['5', 'Bald Male']))
-    with pytest.raises(ValueError, match='Line 4 of .* 1 or -1 for each of the 40 attributes'):
+    with pytest.raises(ValueError, match='list_attr_celeba.txt, line 4: .* 1 or -1 for each of the 40 attributes'):
         CelebAAttributes(write(tmp_path, lines=[rows()[0], rows()[1].replace('-1', '0'), *rows()[2:]]))
     with pytest.raises(ValueError, match=r"names 1 images of \['train'\], of which 1 are not in .*'x.jpg'"):
         CelebAAttributes(write(tmp_path, partition=['x.jpg 0']))
+
+
+@pytest.mark.parametrize('file', ['list_attr_celeba.txt', 'list_eval_partition.txt'])
+@pytest.mark.parametrize('content', ['', '\n\n', '2\n', 'x\n\ny z w\n', '\xff\xfe\x00', 'a.jpg 3\n'])
+def test_findings_K4_9_damaged_lists_are_named(tmp_path, file, content):
+    root = write(tmp_path)
+    (tmp_path / file).write_bytes(content.encode('latin-1'))
+    with pytest.raises(ValueError, match=file):
+        CelebAAttributes(root)
+
+
+def test_findings_K4_9_blank_lines_and_a_byte_order_mark_are_read(tmp_path):
+    root = write(tmp_path)
+    for file in tmp_path.iterdir():
+        file.write_text('\ufeff\n' + file.read_text().replace('\n', '\r\n\r\n'), encoding='utf-8')
+    assert len(CelebAAttributes(root)) == 2

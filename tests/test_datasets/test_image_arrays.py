@@ -75,6 +75,8 @@ def test_the_pipeline_of_mmpretrain_takes_it(npz):
         (dict(labels=np.full(50, 2)), 'from 0 to 1'),
         (dict(labels=np.full(50, -1)), 'from 0 to 1'),
         (dict(classes=None), 'arrays images .* classes'),
+        (dict(classes=np.array('cat')), r'arrays images .* classes \(K,\)'),
+        (dict(labels=np.array(['2020-01-01'] * 50, 'datetime64[D]')), 'labels datetime64'),
     ],
 )
 def test_arrays_of_another_form(npz, changes, message):
@@ -99,3 +101,23 @@ def test_files_that_cannot_be_read(tmp_path):
         ImageArrays(str(tmp_path / 'pickled.npz'))
     with pytest.raises(ValueError, match="'train', 'test' or None, not 'val'"):
         ImageArrays(split='val')
+
+
+def test_findings_K4_9_damaged_arrays_are_named(tmp_path):
+    whole = tmp_path / 'whole.npz'
+    np.savez_compressed(whole, **CIFAR_LIKE)
+    content, rng = whole.read_bytes(), np.random.default_rng(0)
+    damaged = tmp_path / 'damaged.npz'
+    refused = 0
+    for place in rng.integers(0, len(content), 80):
+        damaged.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            ImageArrays(str(damaged), serialize_data=False)
+        except ValueError as error:
+            assert 'damaged.npz' in str(error)
+            refused += 1
+    assert refused > 60
+    np.save(tmp_path / 'array.npy', CIFAR_LIKE['images'])
+    (tmp_path / 'array.npy').rename(tmp_path / 'array.npz')
+    with pytest.raises(ValueError, match='array.npz'):
+        ImageArrays(str(tmp_path / 'array.npz'))

@@ -83,9 +83,17 @@ def test_samples_that_stand_in_for_broken_ones_depend_on_the_draw():
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_another_sampler_is_named():
+def test_findings_K4_7_samples_without_a_draw_pass():
     dataset = ImageArrays(pipeline=PIPELINE, indices=12)
-    with pytest.raises(TypeError, match='ReplaySampler'):
-        dataset[0]
-    with pytest.raises(TypeError, match='ReplaySampler'):
-        dataset[np.int64(0)]
+    assert dataset[0]['inputs'].shape == (3, 8, 8)
+    assert dataset[np.int64(0)]['data_samples'].gt_label == dataset[0]['data_samples'].gt_label
+
+
+def test_another_sampler_is_named_in_training(monkeypatch):
+    messages = []
+    monkeypatch.setattr('mmresattn.engine.replay.print_log', lambda message, *args: messages.append(message))
+    monkeypatch.setattr('mmresattn.engine.replay.get_worker_info', lambda: True)
+    dataset = ImageArrays(pipeline=PIPELINE, indices=12)
+    dataset[0], dataset[1]
+    assert len(messages) == 1 and "type='ReplaySampler'" in messages[0]
+    dataset[Draw.of(5, 0, 0)]

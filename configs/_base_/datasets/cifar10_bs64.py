@@ -26,13 +26,13 @@ train_dataloader = dict(
     batch_size=64,
     num_workers=2,
     sampler=dict(type='ReplaySampler', shuffle=True, infinite=True),
-    dataset=dict(type='CustomDataset', data_root=data_root, data_prefix='train', pipeline=train_pipeline),
+    dataset=dict(type='ImageFolders', data_root=data_root, data_prefix='train', pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=200,
     num_workers=2,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='CustomDataset', data_root=data_root, data_prefix='test', pipeline=test_pipeline),
+    dataset=dict(type='ImageFolders', data_root=data_root, data_prefix='test', pipeline=test_pipeline),
 )
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_dataloader = val_dataloader

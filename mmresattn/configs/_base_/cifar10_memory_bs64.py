@@ -3,10 +3,10 @@ from sys import modules
 
 from mmcv.transforms import CenterCrop
 from mmengine.dataset import DefaultSampler
-from mmpretrain.datasets import CustomDataset, PackInputs, ResizeEdge
+from mmpretrain.datasets import PackInputs, ResizeEdge
 from mmpretrain.evaluation import Accuracy
 
-from mmresattn.datasets import BatchRandomCrop, BatchRandomFlip, InMemory, LoadCheckedImage
+from mmresattn.datasets import BatchRandomCrop, BatchRandomFlip, ImageFolders, InMemory, LoadCheckedImage
 from mmresattn.engine import ReplaySampler
 from mmresattn.models import BatchTransformPreprocessor
 
@@ -35,14 +35,14 @@ train_dataloader = dict(
     sampler=dict(type=ReplaySampler, shuffle=True, infinite=True),
     dataset=dict(
         type=InMemory,
-        dataset=dict(type=CustomDataset, data_root=data_root, data_prefix='train', pipeline=pipeline),
+        dataset=dict(type=ImageFolders, data_root=data_root, data_prefix='train', pipeline=pipeline),
     ),
 )
 val_dataloader = dict(
     batch_size=200,
     num_workers=2,
     sampler=dict(type=DefaultSampler, shuffle=False),
-    dataset=dict(type=CustomDataset, data_root=data_root, data_prefix='test', pipeline=pipeline),
+    dataset=dict(type=ImageFolders, data_root=data_root, data_prefix='test', pipeline=pipeline),
 )
 val_evaluator = dict(type=Accuracy, topk=(1, 5))
 test_dataloader = val_dataloader
