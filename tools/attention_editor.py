@@ -5,7 +5,6 @@
 The page runs without any other host: fonts and scripts come with gradio, and nothing is reported to anybody.
 """
 
-import argparse
 import base64
 import os
 from functools import lru_cache
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 
 from mmresattn.apis.attention_editor import AttentionEditor, paint
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.datasets.broken_images import BrokenImage
 from mmresattn.visualization import overlay
 
@@ -356,7 +356,7 @@ def build_page(editor: AttentionEditor):
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--config', required=True)
     parser.add_argument('--checkpoint', required=True)
     parser.add_argument('--images', required=True, help='folder of images; best one folder a class within it')
@@ -384,4 +384,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

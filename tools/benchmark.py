@@ -25,8 +25,10 @@ from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
 
-import torch
-from torch import nn
+os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # else the profiler complains where there is no GPU
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 WORDS = {
@@ -458,7 +460,9 @@ def plot(lines: list[dict], path: Path) -> None:
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
+    from mmresattn.apis.command_line import ArgumentParser  # not above: a case may import another mmresattn
+
+    parser = ArgumentParser(
         description='Speed and memory of models, side by side.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='words of a way, joined by +:\n'
@@ -525,4 +529,6 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    from mmresattn.apis.command_line import run_tool
+
+    run_tool(main)

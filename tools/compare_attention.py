@@ -8,7 +8,6 @@ Speeds are medians over rounds in which every network takes its turn, so that wh
 all of them. Images are random numbers, and networks are not trained: no data is needed.
 """
 
-import argparse
 import statistics
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 import mmresattn  # noqa: F401
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.models.layers import attention_maps, record_attention
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
@@ -83,7 +83,7 @@ COLUMNS = (
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description='Compare attention systems: size, cost, speed and maps.')
+    parser = ArgumentParser(description='Compare attention systems: size, cost, speed and maps.')
     parser.add_argument('configs', nargs='*', help='config files to compare instead of those of --nets')
     parser.add_argument('--nets', choices=list(NETS), default='compare', help='which networks of this package')
     parser.add_argument('--shape', type=int, help='side of the images; default: 32 or 224 by --nets')
@@ -186,4 +186,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -15,7 +15,6 @@ A rule stands in for the person:
     python tools/correct_and_train.py digits --seeds 0 1 2
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -33,6 +32,7 @@ from mmengine.runner import Runner
 
 from mmresattn.apis import build_runner
 from mmresattn.apis.attention_editor import AttentionEditor
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.models import attention_branch_network
 from mmresattn.visualization import class_activation_maps
 
@@ -200,7 +200,7 @@ def prepare(example: Example, data: Path) -> None:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('example', choices=EXAMPLES)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--map-loss-weight', type=float, default=1.0, help='gamma of the loss of the maps')
@@ -234,4 +234,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -29,6 +29,8 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mmresattn.apis.command_line import ArgumentParser, run_tool
+
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / 'configs/resattn'
 
@@ -118,7 +120,7 @@ IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.ppm', '.webp', '.tif', '.tiff')
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('table', type=int, choices=list(TABLES), help='table of the paper')
     parser.add_argument(
         '--scale', choices=list(SCALES), default='full', help="full: the paper's iterations; short: 1,560, two seeds"
@@ -399,4 +401,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_tool(main))

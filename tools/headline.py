@@ -38,6 +38,7 @@ from safetensors.torch import save_file
 
 import mmresattn
 from mmresattn.apis import add_common_arguments, build_runner, latest_checkpoint, load_config
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.engine import TimeBudgetHook
 from mmresattn.models.fuse import has_fast_bfloat16
 from mmresattn.weights import read_checkpoint
@@ -48,9 +49,9 @@ TOLERANCE = 0.02  # points of accuracy that half precision may cost
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of a classifier on CIFAR')
-    parser.add_argument('--minutes', type=float, default=9, help='stop with a checkpoint after these; default: 9')
+    parser.add_argument('--minutes', type=float, default=9, help='stop with a checkpoint after so many minutes')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--holdout', action='store_true', help='validate on a tenth of the training images instead')
     parser.add_argument('--eager', action='store_true', help='do not compile the backbone')
@@ -223,4 +224,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_tool(main))

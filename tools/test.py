@@ -3,19 +3,20 @@
 python tools/test.py configs/resattn/attention56_digits.py work_dirs/attention56_digits/epoch_12.pth
 """
 
-import argparse
-
 import mmengine
+import numpy as np
+import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import METRICS
 
 from mmresattn.apis import add_common_arguments, build_runner, load_config
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.datasets import innermost_data_sets
 from mmresattn.engine import PredictionPicturesHook
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description='Test a checkpoint.')
+    parser = ArgumentParser(description='Test a checkpoint.')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', help='file for the predictions or metrics (.pkl, .json, .yaml)')
@@ -29,6 +30,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--tta', action='store_true', help="average over the config's test-time augmentation; a classifier's: mirror"
     )
+    parser.add_argument('--amp', action='store_true', help='mixed precision; on CPUs in bfloat16')
     add_common_arguments(parser)
     args = parser.parse_args(argv)
     if args.tta and (args.show or args.show_dir):
@@ -52,6 +54,15 @@ def add_tta(cfg):
     cfg.model = ConfigDict(**cfg.get('tta_model', dict(type='mmpretrain.AverageClsScoreTTA')), module=cfg.model)
 
 
+def plain(metrics):
+    """Numbers and lists in place of tensors and arrays, such as the matrix of ConfusionMatrix."""
+    if isinstance(metrics, dict):
+        return {name: plain(value) for name, value in metrics.items()}
+    if isinstance(metrics, (list, tuple)):
+        return [plain(value) for value in metrics]
+    return metrics.tolist() if isinstance(metrics, (torch.Tensor, np.ndarray, np.generic)) else metrics
+
+
 def main(argv=None):
     args = parse_args(argv)
     cfg = load_config(args)
@@ -69,8 +80,8 @@ def main(argv=None):
         runner.test_evaluator.metrics.append(METRICS.build(dict(type=kind, out_file_path=args.out)))
     metrics = runner.test()
     if args.out and args.out_item == 'metrics':
-        mmengine.dump(metrics, args.out)
+        mmengine.dump(plain(metrics), args.out)
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -3,13 +3,12 @@
 python tools/train.py configs/resattn/attention56_digits.py
 """
 
-import argparse
-
 from mmresattn.apis import add_common_arguments, build_runner, load_config, use_mixed_precision
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description='Train a model.')
+    parser = ArgumentParser(description='Train a model.')
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--resume',
@@ -21,6 +20,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help="scale the learning rate to the batch size by the config's base"
     )
+    parser.add_argument('--amp', action='store_true', help='mixed precision; on CPUs in bfloat16')
     add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -45,4 +45,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -42,9 +42,7 @@ test_pipeline = [dict(type='LoadCheckedImage'), resize, dict(type='PackInputs')]
 train_dataloader = dict(
     num_workers=4,
     collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        _delete_=True, type='ImageFolders', data_root=data_root, data_prefix='train', pipeline=train_pipeline
-    ),
+    dataset=dict(_delete_=True, type='ImageFolders', data_root=data_root, data_prefix='train', pipeline=train_pipeline),
 )
 val_dataloader = dict(
     num_workers=4,

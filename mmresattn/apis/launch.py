@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
-from mmengine.dist import get_rank
+from mmengine.dist import get_rank, get_world_size
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from ..compat import enable_for
 from ..compat.cpu_launch import prepare_cpu_launch
@@ -33,9 +34,8 @@ from ..weights import (
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that MMPretrain's users know from both of its scripts."""
+    """Add the options that MMPretrain's users know from both of its scripts, but for ``--amp``."""
     parser.add_argument('--work-dir', help='folder for logs and results; default: work_dirs/<name of the config>')
-    parser.add_argument('--amp', action='store_true', help='mixed precision; on CPUs in bfloat16')
     parser.add_argument('--no-pin-memory', action='store_true', help='do not pin memory in dataloaders')
     parser.add_argument('--no-persistent-workers', action='store_true', help='start dataloader workers every epoch')
     parser.add_argument(
@@ -133,6 +133,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> Runner:
     Raises:
         FileNotFoundError: If data or a checkpoint is missing.
         CheckpointError, ValueError: If weights of a classifier, with which the model starts, do not fit or are missing.
+        ValueError: If there are fewer images to train on than one batch takes.
     """
     enable_for(cfg)
     if cfg.get('strategy', {}).get('type') == 'DeepSpeedStrategy':  # its checkpoints are folders
@@ -157,8 +158,20 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> Runner:
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if 'train_dataloader' in loaders and get_rank() == 0:
         lock_work_dir(cfg.work_dir)
+    if 'train_dataloader' in loaders and 'runner_type' not in cfg:
+        _check_batches(runner.train_loop.dataloader)
     # Who begins a training with weights may want other classes; who tests or resumes does not. Of a model that a
     # strategy divides, a process sees parts, which are not those of a checkpoint.
     if 'strategy' not in cfg:
         runner.register_hook(CheckWeightsHook('train_dataloader' in loaders and not cfg.get('resume')))
     return runner
+
+
+def _check_batches(loader: DataLoader) -> None:
+    if not len(loader):
+        images = f'{len(loader.sampler)} images{" in each process" if get_world_size() > 1 else ""}'
+        raise ValueError(
+            f'There are {images} to train on, less than a batch of {loader.batch_size}, and drop_last=True drops what '
+            f'is less than a batch. Set train_dataloader.batch_size to at most {len(loader.sampler)}, or '
+            'train_dataloader.drop_last=False.'
+        )

@@ -1,4 +1,4 @@
-"""Trainings on machines that are lent for minutes."""
+"""Stops training before a time limit and saves a checkpoint."""
 
 import time
 
@@ -25,7 +25,7 @@ class TimeBudgetHook(Hook):
         stopped (bool): Whether the time was up before the training was at its end.
 
     Raises:
-        ValueError: If ``minutes`` is not positive.
+        ValueError: If ``minutes`` is not positive, or the run has no ``CheckpointHook``.
     """
 
     priority = 'LOWEST'  # whatever else happens after an iteration belongs to the checkpoint
@@ -35,6 +35,13 @@ class TimeBudgetHook(Hook):
             raise ValueError(f'TimeBudgetHook: minutes must be more than 0, not {minutes}.')
         self.end = time.monotonic() + 60 * minutes
         self.stopped = False
+
+    def before_run(self, runner: Runner) -> None:
+        """Check that there is a hook that can save."""
+        if not any(isinstance(hook, CheckpointHook) for hook in runner.hooks):
+            raise ValueError(
+                'TimeBudgetHook saves by a CheckpointHook, and this run has none. Set default_hooks.checkpoint.'
+            )
 
     def after_train_iter(self, runner: Runner, **kwargs) -> None:
         """Stop a training by iterations."""

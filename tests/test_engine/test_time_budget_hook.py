@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from torch import nn
 
@@ -41,6 +42,14 @@ def test_ends_with_an_epoch_and_goes_on_as_if_it_had_not(tmp_path):
         assert next(h for h in part.hooks if isinstance(h, TimeBudgetHook)).stopped == (epoch < 3)
     weights = part.model.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in whole.model.state_dict().items())
+
+
+def test_findings_K6_5_a_run_that_cannot_save_is_refused_before_it_begins(tmp_path):
+    run = runner(tmp_path, dict(type='TimeBudgetHook', minutes=1e-9))
+    run._hooks = [hook for hook in run.hooks if not isinstance(hook, CheckpointHook)]
+    with pytest.raises(ValueError, match='TimeBudgetHook saves by a CheckpointHook, and this run has none'):
+        run.train()
+    assert run.iter == 0
 
 
 def test_time_enough_changes_nothing(tmp_path):

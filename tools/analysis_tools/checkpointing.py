@@ -6,7 +6,6 @@ Every measurement is a fresh process, on the CPU, and the two ways take turns. "
 the device: all that the forward pass keeps for the backward pass but the weights.
 """
 
-import argparse
 import resource
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 import mmresattn  # noqa: F401
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def step(config: str, with_cp: bool, size: int, batch_size: int) -> tuple[int, i
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description='Memory and time of a training step with and without checkpointing.')
+    parser = ArgumentParser(description='Memory and time of a training step with and without checkpointing.')
     parser.add_argument('config', help='config file of a classifier whose backbone has with_cp')
     parser.add_argument('--size', type=int, default=224, help='height and width of the images')
     parser.add_argument('--batch-size', type=int, default=2, help='images of a batch')
@@ -77,4 +77,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -19,16 +19,18 @@ from rich.console import Console
 from rich.table import Table
 
 from mmresattn.apis import add_common_arguments, build_runner, load_config, use_mixed_precision
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description='Time the wait for data beside the step of a training.')
+    parser = ArgumentParser(description='Time the wait for data beside the step of a training.')
     parser.add_argument('config', help='config file of the training')
     parser.add_argument(
         '--data', nargs='+', required=True, help='configs whose train_dataloader and data_preprocessor are compared'
     )
     parser.add_argument('--iterations', type=int, default=20, help='iterations of each in every round')
     parser.add_argument('--rounds', type=int, default=3, help='rounds, in which one comes after the other')
+    parser.add_argument('--amp', action='store_true', help='mixed precision; on CPUs in bfloat16')
     add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -94,4 +96,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -6,7 +6,6 @@ python tools/analysis_tools/faithfulness.py configs/resattn/attention56_cifar10_
 A true map has a small area of deletion, a large one of insertion, and a large ROAD.
 """
 
-import argparse
 import math
 from pathlib import Path
 
@@ -18,13 +17,14 @@ from rich.table import Table
 
 import mmresattn  # noqa: F401
 from mmresattn.apis import load_classifier
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.evaluation import faithfulness
 from mmresattn.evaluation.faithfulness import MEASURES, PERCENTILES
 from mmresattn.visualization import CAM_METHODS, REDUCTIONS, batches_of_one_shape, data_set_sample, short_name
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description='Measure how true attention maps are.')
+    parser = ArgumentParser(description='Measure how true attention maps are.')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--layers', nargs='+', help='attention maps; default: all with positions')
@@ -93,4 +93,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

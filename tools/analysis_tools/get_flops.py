@@ -3,8 +3,6 @@
 python tools/analysis_tools/get_flops.py configs/resattn/attention56_imagenet.py
 """
 
-import argparse
-
 import torch
 from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config, DictAction
@@ -12,11 +10,12 @@ from mmengine.registry import MODELS, DefaultScope
 from torch.utils.flop_counter import FlopCounterMode
 
 import mmresattn  # noqa: F401
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.utils import input_channels
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description="Print parameters and multiply-adds of a config's model.")
+    parser = ArgumentParser(description="Print parameters and multiply-adds of a config's model.")
     parser.add_argument('config', help='config file')
     parser.add_argument('--shape', type=int, nargs='+', help="side, or height and width; default: the config's image")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='change settings of the config: key=value')
@@ -47,4 +46,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

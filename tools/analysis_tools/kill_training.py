@@ -23,6 +23,8 @@ from itertools import cycle
 from pathlib import Path
 from zipfile import is_zipfile
 
+from mmresattn.apis.command_line import ArgumentParser, run_tool
+
 TRAIN = Path(__file__).parents[1] / 'train.py'
 CHECKPOINT = re.compile(r'(epoch|iter)_\d+\.pth(\.[\w-]+\.part)?$')
 PLACES = ('begin', 'middle', 'unnamed', 'unnoted')
@@ -104,7 +106,7 @@ def same(a: Path, b: Path) -> bool:
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description='Kill and resume a training, and compare its end.')
+    parser = ArgumentParser(description='Kill and resume a training, and compare its end.')
     parser.add_argument('config', help='config file of a short training')
     parser.add_argument('--kills', type=int, default=20)
     parser.add_argument('--seed', type=int, default=0, help='of the times of the kills')
@@ -165,4 +167,5 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    sys.exit(0 if isinstance(differing := main(), dict) else differing)  # of a child, the globals of tools/train.py
+    differing = run_tool(main)
+    sys.exit(0 if isinstance(differing, dict) else differing)  # of a child, the globals of tools/train.py

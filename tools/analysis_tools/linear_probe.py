@@ -7,8 +7,6 @@ The network stays as it is and sees images in its own normalisation, without aug
 Attention (Jetley et al., arXiv:1804.02391) measures whether what was learnt on CIFAR serves elsewhere.
 """
 
-import argparse
-
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config, DictAction
@@ -22,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from mmresattn.apis import load_classifier
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.evaluation.batches import first_images
 
 CLASSIFIERS = {
@@ -31,7 +30,7 @@ CLASSIFIERS = {
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description='Classify another data set by the features of a trained network.')
+    parser = ArgumentParser(description='Classify another data set by the features of a trained network.')
     parser.add_argument('config', help='config file of the network')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
@@ -112,4 +111,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

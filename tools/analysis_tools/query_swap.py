@@ -7,7 +7,6 @@ In dot-product attention (Jetley et al., arXiv:1804.02391) the global vector g o
 features l are what it is put to. Each image of a pair is drawn with the attention of its own g and of its partner's.
 """
 
-import argparse
 from contextlib import contextmanager
 
 import torch
@@ -15,13 +14,14 @@ from mmengine.config import DictAction
 from mmengine.dataset import default_collate
 
 from mmresattn.apis import load_classifier
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.models.layers import record_attention
 from mmresattn.models.necks import PayAttention
 from mmresattn.visualization import attention_figure
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description='Draw attention under the global vector of another image.')
+    parser = ArgumentParser(description='Draw attention under the global vector of another image.')
     parser.add_argument('config', help='config file of a network with the neck PayAttention')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('out', help='picture to write (.png, .svg, .pdf)')
@@ -94,4 +94,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -9,7 +9,6 @@ given relative to the first stage of their network. `none` in place of a checkpo
 BatchNorm statistics are taken from the images.
 """
 
-import argparse
 import csv
 import math
 import re
@@ -25,11 +24,12 @@ from torch.optim.swa_utils import update_bn
 
 import mmresattn  # noqa: F401
 from mmresattn.apis import load_classifier
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.evaluation import stage_responses
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description='Measure the mean absolute response of stages and attention modules.')
+    parser = ArgumentParser(description='Measure the mean absolute response of stages and attention modules.')
     parser.add_argument(
         '--net',
         nargs=3,
@@ -128,4 +128,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

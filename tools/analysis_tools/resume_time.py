@@ -5,7 +5,6 @@ python tools/analysis_tools/resume_time.py configs/resattn/attention92_cifar10.p
 Trains one iteration, sets the checkpoint's clock to the given one, resumes from it and stops after one iteration more.
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from mmengine.hooks import Hook
 
 from mmresattn.apis import add_common_arguments, build_runner, load_config
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.weights import read_checkpoint
 
 
@@ -44,7 +44,7 @@ def train(args, work_dir, iterations, load_from=None):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description='Time how long an iteration-based training takes to resume.')
+    parser = ArgumentParser(description='Time how long an iteration-based training takes to resume.')
     parser.add_argument('config', help='config file of an iteration-based training')
     parser.add_argument('--iteration', type=int, default=100_000, help='iteration from which to resume')
     add_common_arguments(parser)
@@ -63,4 +63,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

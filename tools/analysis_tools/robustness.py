@@ -7,7 +7,6 @@ More pairs of config and checkpoint may follow, for comparison. Writes robustnes
 robustness.png.
 """
 
-import argparse
 import csv
 from pathlib import Path
 
@@ -19,12 +18,13 @@ from rich.table import Table
 
 import mmresattn  # noqa: F401
 from mmresattn.apis import load_classifier
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.evaluation import adversarial_accuracy
 from mmresattn.evaluation.robustness import ATTACKS
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description='Measure the accuracy of classifiers under adversarial attacks.')
+    parser = ArgumentParser(description='Measure the accuracy of classifiers under adversarial attacks.')
     parser.add_argument('models', nargs='+', metavar='CONFIG CHECKPOINT', help='config and checkpoint files, in pairs')
     parser.add_argument(
         '--eps', type=float, nargs='+', default=[0, 1, 2, 4, 8], help='largest changes of a value, of 0..255'
@@ -102,4 +102,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

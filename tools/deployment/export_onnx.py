@@ -8,7 +8,6 @@ Inputs are images as the data preprocessor gives them: (N, C, H, W), normalised.
 batch and sizes that were not traced, and held against the model. Needs: pip install onnx onnxruntime onnxscript
 """
 
-import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch.export import Dim
 from torch.utils.data import DataLoader
 
 from mmresattn.apis import load_classifier
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.models.fuse import accelerate, fuse, has_fast_bfloat16
 from mmresattn.models.layers import attention_maps, record_attention
 from mmresattn.utils import input_channels
@@ -193,7 +193,7 @@ def build_model(config: str, checkpoint: str | None, options: dict) -> BaseModel
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description='Export a classifier to ONNX, to a PyTorch program and to INT8.')
+    parser = ArgumentParser(description='Export a classifier to ONNX, to a PyTorch program and to INT8.')
     parser.add_argument('config', help='config file of a classifier')
     parser.add_argument('checkpoint', help="checkpoint file, or 'none' for random weights")
     parser.add_argument('out', type=Path, help='ONNX file to write')
@@ -264,4 +264,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -5,7 +5,6 @@ python tools/model_converters/import_official.py abn-imagenet model_best.pth.tar
 docs/pretrained.md lists the families and where their files are. Files of Caffe and Caffe2 are read as they are.
 """
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.datasets.categories import CIFAR100_CATEGORIES, IMAGENET_CATEGORIES
 
 import mmresattn  # noqa: F401  (registers the networks)
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.datasets import CELEBA_ATTRIBUTES
 from mmresattn.weights import CheckpointError, read_checkpoint
 from mmresattn.weights.addresses import index_folder
@@ -30,7 +30,7 @@ def config_of(network: str) -> Path:
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('family', choices=FAMILIES, metavar='family', help=f'one of {", ".join(FAMILIES)}')
     parser.add_argument('src', help='official file, or its address; .caffemodel, .npz and .pkl are read, too')
     parser.add_argument('out', type=Path, help='file to write (.safetensors)')
@@ -77,4 +77,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

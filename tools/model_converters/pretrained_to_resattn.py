@@ -6,7 +6,6 @@ python tools/model_converters/pretrained_to_resattn.py timm::resnetv2_50.a1h_in1
 SOURCE is a file, an address, torchvision://NAME, mmpretrain::NAME or timm::NAME; see docs/pretrained.md.
 """
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.models.backbones.residual_attention_net import ARCHITECTURES
 from mmresattn.weights import CheckpointError, PretrainedTrunk, record
 from mmresattn.weights.pretrained_trunk import Source, holders, plain_network, read_source
@@ -23,7 +23,7 @@ HALF = dict(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('source', metavar='SOURCE', help='file, address, torchvision://, mmpretrain:: or timm::')
     parser.add_argument('out', type=Path, metavar='OUT', help='checkpoint to write (.pth)')
     parser.add_argument('--arch', choices=list(ARCHITECTURES), help='default: the smallest that holds the source')
@@ -123,4 +123,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -4,18 +4,18 @@ python tools/model_converters/publish_weights.py configs/resattn/attention56_dig
     work_dirs/attention56_digits/epoch_12.pth attention56_digits.safetensors
 """
 
-import argparse
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.compat import enable_for
 from mmresattn.weights import load_checkpoint, publish
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description='Write the weights of a checkpoint in half precision as safetensors.')
+    parser = ArgumentParser(description='Write the weights of a checkpoint in half precision as safetensors.')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='path or address of the checkpoint')
     parser.add_argument('out', type=Path, help='file to write (.safetensors)')
@@ -54,4 +54,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -9,14 +9,13 @@ python tools/visualization/vis_attention.py IMAGE ... --query 120 200    # self-
 python tools/visualization/vis_attention.py CONFIG CHECKPOINT --indices 3 50    # images of the test set, a row each
 """
 
-import argparse
-
 from mmengine.config import Config, DictAction
 from rich.console import Console
 from rich.table import Table
 
 import mmresattn  # noqa: F401
 from mmresattn.apis import AttentionInferencer, existing_indices, load_data_set
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.models.layers import attention_maps
 from mmresattn.visualization import (
     CAM_METHODS,
@@ -33,7 +32,7 @@ from mmresattn.visualization import (
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description='Draw attention maps over an image, or over images of the test set.')
+    parser = ArgumentParser(description='Draw attention maps over an image, or over images of the test set.')
     parser.add_argument('image', nargs='?', help='path or address of an image; without it, images of the test set')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -129,4 +128,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

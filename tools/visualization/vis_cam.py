@@ -4,14 +4,13 @@ python tools/visualization/vis_cam.py configs/resattn/attention56_digits.py \\
     work_dirs/attention56_digits/epoch_12.pth cam.png --method gradcam layercam
 """
 
-import argparse
-
 import torch
 from mmengine.config import DictAction
 from rich.console import Console
 from rich.table import Table
 
 from mmresattn.apis import existing_indices, load_classifier
+from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.visualization import (
     CAM_METHODS,
     attention_figure,
@@ -29,7 +28,7 @@ from mmresattn.visualization import (
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description='Draw class activation maps on images of the test set.')
+    parser = ArgumentParser(description='Draw class activation maps on images of the test set.')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('out', nargs='?', help='picture to write (.png, .svg, .pdf)')
@@ -104,4 +103,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

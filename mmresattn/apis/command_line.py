@@ -1,0 +1,102 @@
+"""The manners of all command lines: help that shows every default, and mistakes of the user told in one line."""
+
+import argparse
+import dis
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+Result = TypeVar('Result')
+PACKAGE = Path(__file__).parents[1]
+WORKER_ERROR = re.compile(r'Caught (\w+) in DataLoader worker process .*File "([^"]+)"[^\n]*\n\s*raise [^\n]*', re.S)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """Python's parser with ``--traceback``, whose help ends in the default of each argument that has one."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_argument('--traceback', action='store_true', help='show where an error comes from')
+
+    def format_help(self) -> str:
+        """The help text."""
+        for action in self._actions:
+            if action.default not in (None, argparse.SUPPRESS) and 'default' not in (action.help or ''):
+                action.help = '; '.join(filter(None, [action.help, f'default: {_readable(action.default)}']))
+        return super().format_help()
+
+
+def _readable(default) -> str:
+    if isinstance(default, bool):
+        return 'on' if default else 'off'
+    values = default if isinstance(default, (list, tuple)) else [default]
+    return ' '.join(str(value) for value in values).replace('%', '%%') or 'none'
+
+
+def run_tool(main: Callable[[], Result]) -> Result:
+    """Call the main function of a tool. A mistake of the user ends it with one line on stderr and exit status 2.
+
+    Any other error is a fault of the program and ends in a traceback; with ``--traceback`` each does.
+
+    Args:
+        main (Callable): Parses the command line and works.
+
+    Returns:
+        Any: What the function returns.
+    """
+    try:
+        return main()
+    except Exception as error:
+        message = mistake(error, Path(main.__code__.co_filename))
+        if message is None or '--traceback' in sys.argv:
+            raise
+        line = ' '.join(message.split())
+        print(f'{Path(sys.argv[0]).name}: error: {line} (--traceback shows where)', file=sys.stderr)
+        sys.exit(2)
+
+
+def mistake(error: Exception, tool: Path) -> str | None:
+    """What to tell the user of an error that is not a fault of the program.
+
+    Mistakes are files that cannot be read or written, types that no registry knows, errors that this package or the
+    tool raises on purpose, that is by a ``raise`` of their own, and workers of dataloaders that are killed.
+
+    Args:
+        error (Exception): The error.
+        tool (Path): File of the tool.
+
+    Returns:
+        str | None: The message; None for a fault of the program.
+    """
+    cause = error
+    while cause is not None:  # the death of a worker interrupts whatever the main process is doing
+        if isinstance(cause, RuntimeError) and 'DataLoader worker (pid' in str(cause):
+            return f'{cause} Too little memory? Try fewer workers (num_workers=...) or smaller batches.'
+        cause = cause.__cause__ or cause.__context__
+    if found := WORKER_ERROR.match(str(error)):
+        name, file = found.groups()
+        ours = _is_ours(Path(file), tool) or isinstance(error, OSError)
+        return str(error)[found.end() :].rpartition(f'{name}: ')[2] if ours else None
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f'{error.filename}: {error.strerror}'
+    unknown = isinstance(error, KeyError) and ' is not in the ' in str(error)
+    if isinstance(error, OSError) or unknown or _raised_on_purpose(error.__traceback__, tool):
+        return str(error.args[0]) if isinstance(error, KeyError) else str(error) or type(error).__name__
+    return None
+
+
+def _is_ours(file: Path, tool: Path) -> bool:
+    return file.resolve().is_relative_to(PACKAGE.resolve()) or file.resolve() == tool.resolve()
+
+
+def _raised_on_purpose(traceback: TracebackType | None, tool: Path) -> bool:
+    if traceback is None:
+        return False
+    while traceback.tb_next:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code
+    raises = dis.opname[code.co_code[traceback.tb_lasti]] == 'RAISE_VARARGS'
+    return raises and _is_ours(Path(code.co_filename), tool)
