@@ -1,4 +1,4 @@
-"""Count what the model index says of every config, and draw up the tables of configs/*/README.md from it.
+"""Count what the model index says of every config, and fill the tables of configs/*/README.md and docs/*.md from it.
 
 python .dev_scripts/model_index.py            # which files say something else
 python .dev_scripts/model_index.py --write    # put it right
@@ -16,13 +16,14 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
 
-import mmresattn  # noqa: F401
+from mmresattn.utils import count_multiply_adds
 
 ROOT = Path(__file__).parents[1]
 MODEL = re.compile(r'(?m)^(?=  - Name: )')  # the models of a metafile, and its collections, start so
 TABLE = re.compile(r'(?s)(?<=<!-- models -->\n).*?(?=<!-- end -->)')
+LINK = re.compile(r'\]\(\.\./(configs/[^)]+\.py)\)')  # of a page in docs/
+NUMBER = re.compile(r'(?<=^ )[\d.,]*\d')  # with which a cell begins
 COUNTED = {}  # what is built alike is counted once
 
 
@@ -50,9 +51,8 @@ def count(config: Path) -> dict[str, int]:
             model = MODELS.build(cfg.model).eval()
             numbers = COUNTED[key] = dict(Parameters=sum(parameter.numel() for parameter in model.parameters()))
             if size:
-                with FlopCounterMode(display=False) as counter, WithoutBatchNorm(), torch.no_grad():
-                    model(torch.empty(1, 3, size, size))
-                numbers['FLOPs'] = counter.get_total_flops() // 2
+                with WithoutBatchNorm():
+                    numbers['FLOPs'] = count_multiply_adds(model, torch.empty(1, 3, size, size))
     return COUNTED[key]
 
 
@@ -96,20 +96,67 @@ def tabulated(metafile: Path) -> str:
     return TABLE.sub(lambda _: '\n'.join(rows) + '\n', readme.read_text())
 
 
+def metafiles() -> list[Path]:
+    return sorted(ROOT.glob('configs/*/metafile.yml'))
+
+
+def filled(page: Path) -> str:
+    """The text of a page of docs/, the numbers in its tables those of the metafiles.
+
+    In rows that link a config, the number with which a cell begins is filled in, in the columns *parameters*,
+    *multiply-adds* and those that are named as a metric of its ``Results``, with as many digits as the page gives. What
+    else a cell says, other columns and empty cells are the page's own.
+    """
+    models = {model['Config']: model for file in metafiles() for model in yaml.safe_load(file.read_text())['Models']}
+    lines, header = page.read_text().split('\n'), None
+    for i, line in enumerate(lines):
+        if not line.startswith('|'):
+            header = None
+            continue
+        cells = line.split('|')
+        header = header or [cell.strip().lower() for cell in cells]
+        link = LINK.search(line)
+        if link and link[1] in models:
+            values = figures(models[link[1]])
+            for k, name in enumerate(header[: len(cells)]):
+                if name in values:
+                    cells[k] = NUMBER.sub(lambda found, value=values[name]: like(found[0], value), cells[k], count=1)
+            lines[i] = '|'.join(cells)
+    return '\n'.join(lines)
+
+
+def figures(model: dict) -> dict[str, float]:
+    """What the tables of docs/ may say of a model, by the heading of the column."""
+    data = model['Metadata']
+    found = {'parameters': data['Parameters']}
+    if 'FLOPs' in data:
+        found['multiply-adds'] = data['FLOPs'] / 1e9
+    for result in model['Results'] or []:
+        found |= {name.lower(): value for name, value in result['Metrics'].items()}
+    return found
+
+
+def like(text: str, value: float) -> str:
+    """A number with as many digits after the point as another."""
+    return f'{value:,.{len(text.partition(".")[2])}f}'
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--write', action='store_true', help='write what is counted into the files')
     write = parser.parse_args().write
     wrong = False
-    for metafile in sorted(ROOT.glob('configs/*/metafile.yml')):
-        for file, make in ((metafile, counted), (metafile.with_name('README.md'), tabulated)):
-            text = make(metafile)
-            if text != file.read_text():
-                print(file.relative_to(ROOT), 'is written anew' if write else 'says something else than the code')
-                if write:
-                    file.write_text(text)
-                else:
-                    wrong = True
+    makes = [(file, counted, file) for file in metafiles()]
+    makes += [(file.with_name('README.md'), tabulated, file) for file in metafiles()]
+    makes += [(page, filled, page) for page in sorted(ROOT.glob('docs/*.md'))]
+    for file, make, source in makes:
+        text = make(source)
+        if text != file.read_text():
+            print(file.relative_to(ROOT), 'is written anew' if write else 'says something else than the code')
+            if write:
+                file.write_text(text)
+            else:
+                wrong = True
     sys.exit(wrong)
 
 

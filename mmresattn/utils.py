@@ -1,4 +1,4 @@
-"""What every floor may use."""
+"""Functions without a place of their own that any module may use."""
 
 import random
 from collections.abc import Callable
@@ -6,6 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def seed_by(stream: str, *key: int) -> None:
@@ -41,3 +43,21 @@ def random_state() -> Callable[[], None]:
 def input_channels(model: nn.Module) -> int:
     """Channels of the images that a network takes: those of its first convolution."""
     return next(module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d))
+
+
+def count_multiply_adds(model: nn.Module, *args, **kwargs) -> int:
+    """Multiply-adds of the convolutions and matrix products of a forward pass, which papers on classifiers call FLOPs.
+
+    The two products of self-attention count by their shapes: PyTorch's own counter misses some of its fused kernels.
+
+    Args:
+        model (nn.Module): The model, on any device; on ``meta`` nothing is computed.
+        *args: Of the forward pass.
+        **kwargs: Of the forward pass.
+
+    Returns:
+        int: Their number.
+    """
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        model(*args, **kwargs)
+    return counter.get_total_flops() // 2  # PyTorch counts a multiply-add as two

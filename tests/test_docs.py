@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from mmresattn.models import ResidualAttentionNet
-from mmresattn.models.layers import attention_maps, edit_attention, record_attention
+from mmresattn.models.layers import AttentionModule, attention_maps, edit_attention, record_attention
 from tests.conftest import ROOT
 
 DOCS = ROOT / 'docs'
@@ -303,7 +303,9 @@ def test_the_code_of_the_first_page(monkeypatch, capsys):
     for code in code_of('getting_started.md'):
         exec(code.replace("'work_dirs/attention56_digits/epoch_12.pth'", 'None'), names)
     out = capsys.readouterr().out
-    assert "'backbone.stage1.attention1.map': (64, 64, 16, 16)" in out and 'of 64 answers change' in out
+    assert "'backbone.stage1.attention1.map': (64, 64, 16, 16)" in out and re.search(
+        r'^\d+ of 64 answers change$', out, re.M
+    )
 
 
 @pytest.mark.parametrize(
@@ -349,3 +351,39 @@ def test_the_config_for_ones_own_images(tmp_path, monkeypatch):
             assert {tuple(image.shape) for image in batch['inputs']} == {(3, 64, 64)}
             losses = model(**model.data_preprocessor(batch, training=True), mode='loss')
             assert losses['loss'].isfinite()
+
+
+# What pages have said and the code does not do.
+CONTRADICTED = {
+    r'never (been )?published|nobody has published|none were ever published|No weights of .{,40} are published':
+        'RAN\'s own authors published no weights; others did',
+    r'\(suppressed\)': 'features are multiplied by 1 + mask: 0 leaves them unchanged',
+    r'as true as Grad-CAM': 'not beyond the centre baseline',
+    r'type=.SplitAttentionMap|one more channel of the image': 'the map has a key of its own',
+    r'openmim$': 'without --no-deps it downgrades setuptools, rich and requests',
+}  # fmt: skip
+
+
+def test_findings_K5_2_words_that_the_code_contradicts():
+    files = [ROOT / 'README.md', *ROOT.glob('docs/**/*.md'), *ROOT.glob('configs/**/*.py'), *ROOT.glob('configs/**/*.md'),
+             *ROOT.glob('mmresattn/**/*.py')]  # fmt: skip
+    for file in files:
+        text = re.sub(r'(?<!--no-deps openmim)\s+', ' ', file.read_text())
+        for words, why in CONTRADICTED.items():
+            assert not re.search(words, text), f'{file}: {words} ({why})'
+
+
+def test_findings_K5_2_the_mask_means_what_captions_say():
+    """0 leaves features unchanged, 1 doubles them."""
+    for page in ('README.md', 'docs/index.md'):
+        assert 'multiplied by 1 + mask: dark (0) leaves them unchanged, bright (1) doubles them' in re.sub(
+            r'\s+', ' ', (ROOT / page).read_text()
+        )
+    module = AttentionModule(16, 1).eval()
+    x = torch.randn(1, 16, 4, 4)
+    with torch.no_grad():
+        h = module.before(x) if hasattr(module, 'before') else x
+        trunk = module.trunk(h)
+        for edit, factor in ((torch.zeros_like, 1), (torch.ones_like, 2)):
+            with edit_attention(module, {'map': edit}):
+                torch.testing.assert_close(module(x), module.after(factor * trunk))

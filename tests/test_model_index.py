@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 
 import mmresattn
 from mmresattn.apis import model_index
+from mmresattn.models.layers import NonLocalAttention
+from mmresattn.utils import count_multiply_adds
 from tests.conftest import ROOT
 
 CONFIGS = {path.stem: path.relative_to(ROOT) for path in ROOT.glob('configs/[!_]*/**/*.py')}
@@ -49,6 +51,31 @@ def test_numbers_and_tables_are_what_the_code_counts(metafile, script):
     assert metafile.with_name('README.md').read_text() == script['tabulated'](metafile)
 
 
+def test_findings_K5_1_tables_of_the_pages_say_what_the_metafiles_say(script, tmp_path):
+    """Else: python .dev_scripts/model_index.py --write"""
+    for page in ROOT.glob('docs/*.md'):
+        assert page.read_text() == script['filled'](page), page.name
+    wrong = tmp_path / 'page.md'
+    link = '[x](../configs/detection/faster-rcnn_attention56-cifar_fpn_bccd.py)'
+    wrong.write_text(
+        f'| a | box AP | Parameters | b |\n| --- | --- | --- | --- |\n| {link} | 1.00 % (was 2) | 3 | 4 |\n'
+    )
+    assert script['filled'](wrong).splitlines()[2] == f'| {link} | 58.80 % (was 2) | 2,078,735 | 4 |'
+
+
+@pytest.mark.parametrize('device', ['cpu', 'meta'])
+def test_findings_K5_1_products_of_self_attention_count_by_shape(device):
+    q, k, v = (torch.empty(2, 3, n, 8, device=device) for n in (20, 30, 30))
+    with torch.device(device):
+        assert count_multiply_adds(torch.nn.functional.scaled_dot_product_attention, q, k, v) == 2 * (
+            2 * 3 * 20 * 30 * 8
+        )
+        block = NonLocalAttention(16, mode='embedded_gaussian', norm_cfg=None)
+        image = torch.empty(1, 16, 6, 5)
+    convolutions = 30 * 4 * 16 * 8  # theta, phi, g and the output, between 16 and 8 channels
+    assert count_multiply_adds(block, image) == convolutions + 2 * 30 * 30 * 8
+
+
 def test_counts_are_those_that_the_papers_files_give(script):
     """Of networks whose numbers are known from elsewhere: the authors' Caffe files and torchvision's ResNet-50."""
     assert script['count'](ROOT / 'configs/resattn/attention56_imagenet.py')['Parameters'] == 31_810_728
@@ -71,12 +98,15 @@ def test_every_entry_names_files_that_exist_and_figures_with_their_source(metafi
     assert ('Published Results' in data) == bool(re.search(source, config))
     # What is a result here stands with its circumstances in what was measured.
     results = model['Results'] or []
+    pages = ''.join(map(read, ['docs/measured.md', 'docs/compare.md', 'docs/detection.md', 'docs/segmentation.md',
+                               'weights/README.md']))  # fmt: skip
     for result in results:
         for value in result['Metrics'].values():
-            assert f'{value:.2f}' in read('docs/measured.md') + read('docs/compare.md') + read('weights/README.md')
+            assert re.search(rf'\b{re.escape(str(value))}0?\b', pages)
     if metafile.parent.name not in NEEDS:
         assert data['FLOPs'] > 0
-        assert [result['Task'] for result in results] == ['Image Classification'] * ('multitask' not in model['Name'])
+        tasks = {result['Task'] for result in results}  # MMPretrain builds an inferencer by this name
+        assert (tasks == {'Image Classification'}) == ('multitask' not in model['Name'])
 
 
 def test_index_is_one_by_its_own_library():

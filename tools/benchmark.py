@@ -224,13 +224,12 @@ class Runner:
 
     def _count_flops(self) -> int:
         """Of a forward pass; three times that for a training step, as its backward pass has two products for one."""
-        from torch.utils.flop_counter import FlopCounterMode
+        from mmresattn.utils import count_multiply_adds
 
         self.model.eval()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            self.model(self.images, **self.kwargs)
+        flops = 2 * count_multiply_adds(self.model, self.images, **self.kwargs)
         self.model.train(self.train)
-        return counter.get_total_flops() * (3 if self.train else 1)
+        return flops * (3 if self.train else 1)
 
     def time(self, function, n: int) -> float:
         if self.device == 'cuda':

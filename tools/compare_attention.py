@@ -21,11 +21,10 @@ from mmpretrain.structures import DataSample
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch.utils.flop_counter import FlopCounterMode
 
-import mmresattn  # noqa: F401
 from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.models.layers import attention_maps, record_attention
+from mmresattn.utils import count_multiply_adds
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
 NETS = dict(  # side of the image, and the configs
@@ -87,9 +86,9 @@ def parse_args(argv=None):
     parser.add_argument('configs', nargs='*', help='config files to compare instead of those of --nets')
     parser.add_argument('--nets', choices=list(NETS), default='compare', help='which networks of this package')
     parser.add_argument('--shape', type=int, help='side of the images; default: 32 or 224 by --nets')
-    parser.add_argument('--batch-size', type=int, default=8, help='default: 8')
-    parser.add_argument('--rounds', type=int, default=5, help='rounds, in which one comes after the other; default: 5')
-    parser.add_argument('--iterations', type=int, default=2, help='of each network in a round; default: 2')
+    parser.add_argument('--batch-size', type=int, default=8, help='images at once')
+    parser.add_argument('--rounds', type=int, default=5, help='rounds, in which one comes after the other')
+    parser.add_argument('--iterations', type=int, default=2, help='of each network in a round')
     parser.add_argument('--out', type=Path, help='file to write the table to, in Markdown')
     args = parser.parse_args(argv)
     if min(args.batch_size, args.rounds, args.iterations) < 1:
@@ -113,9 +112,7 @@ class Net:
         self.times = {self.test: [], self.train: []}
         self.parameters = sum(weight.numel() for weight in self.model.parameters())
         self.model.eval()
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            self.model(images[:1])
-        self.multiply_adds = counter.get_total_flops() / 2  # of convolutions and products, as in papers
+        self.multiply_adds = count_multiply_adds(self.model, images[:1])
         with torch.no_grad(), record_attention(self.model, list(attention_maps(self.model))) as maps:
             self.model(images[:1])
         kinds = {name: tap.kind for name, tap in attention_maps(self.model).items()}

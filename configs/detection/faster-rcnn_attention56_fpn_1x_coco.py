@@ -1,6 +1,6 @@
 """Faster R-CNN with FPN on Attention-56, COCO, 12 epochs: MMDetection's settings for ResNet-50.
 
-No weights of Attention-56 on ImageNet are published: train attention56_imagenet first.
+RAN's authors published no weights: train attention56_imagenet on ImageNet first.
 Without its checkpoint, training does not start. Nobody has trained this config to its end yet.
 Data: data/coco, as for MMDetection.
 

@@ -1,6 +1,6 @@
 """RetinaNet with FPN on AttentionNeXt-56, COCO, 12 epochs: MMDetection's settings for ResNet-50.
 
-No weights of AttentionNeXt-56 on ImageNet are published: train attentionnext56_imagenet first.
+RAN's authors published no weights: train attentionnext56_imagenet on ImageNet first.
 Without its checkpoint, training does not start. Nobody has trained this config to its end yet.
 Data: data/coco, as for MMDetection.
 

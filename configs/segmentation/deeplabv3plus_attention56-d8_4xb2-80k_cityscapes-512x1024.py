@@ -1,6 +1,6 @@
 """DeepLabV3+ on Attention-56 for Cityscapes: 49,826,902 parameters.
 
-It starts from weights of attention56_imagenet, which nobody has published: train that config first. On 4 GPUs:
+It starts from weights of attention56_imagenet. RAN's authors published none: train that config first. On 4 GPUs:
 
     bash tools/dist_train.sh configs/segmentation/deeplabv3plus_attention56-d8_4xb2-80k_cityscapes-512x1024.py 4 \\
         --cfg-options model.backbone.init_cfg.checkpoint=work_dirs/attention56_imagenet/iter_530000.pth

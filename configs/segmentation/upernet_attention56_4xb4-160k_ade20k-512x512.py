@@ -1,6 +1,6 @@
 """UPerNet on Attention-56 for ADE20K: 72,754,156 parameters.
 
-It starts from weights of attention56_imagenet, which nobody has published: train that config first. On 4 GPUs:
+It starts from weights of attention56_imagenet. RAN's authors published none: train that config first. On 4 GPUs:
 
     bash tools/dist_train.sh configs/segmentation/upernet_attention56_4xb4-160k_ade20k-512x512.py 4 \\
         --cfg-options model.backbone.init_cfg.checkpoint=work_dirs/attention56_imagenet/iter_530000.pth

@@ -1,7 +1,6 @@
 """Attention maps that people have corrected, loaded beside their images (Mitsuhara et al., arXiv:1905.03540)."""
 
 import os
-import random
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from mmcv.transforms import BaseTransform, Compose
 from mmengine.registry import TRANSFORMS
 
+from ..utils import random_state
 from .image_files import SUFFIXES
 
 # Transforms of MMCV, MMPretrain and torchvision that move pixels and leave their values alone, apart from borders.
@@ -196,23 +196,23 @@ class LoadAttentionMap(BaseTransform):
         attention = cv2.resize(read_attention_map(path), (width, height))  # bilinear
         scale = np.iinfo(img.dtype).max if img.dtype.kind in 'iu' else 1.0
 
-        states = _random_states()
+        restore = random_state()
         results = self.transforms(results)
         if results is None:
             return None
-        after = _random_states()
+        restore_after = random_state()
 
         def move(attention: np.ndarray) -> np.ndarray:
             pixels = attention * scale
             pixels = pixels.round().astype(img.dtype) if scale != 1 else pixels.astype(img.dtype)
             pixels = pixels if img.ndim == 2 else np.repeat(pixels[..., None], img.shape[2], axis=2)
-            _set_random_states(states)
+            restore()
             moved = np.asarray(self.transforms(dict(before, img=pixels))['img'], np.float32)
             return moved if moved.ndim == 2 else moved[..., 0]
 
         # What is padded has the same value in both.
         attention = (move(attention) - move(np.zeros_like(attention))) / scale
-        _set_random_states(after)
+        restore_after()
         results['gt_attention_map'] = torch.from_numpy(attention.clip(0, 1))  # cubic interpolation overshoots
         return results
 
@@ -221,13 +221,3 @@ class LoadAttentionMap(BaseTransform):
             f'{type(self).__name__}(map_root={str(self.map_root)!r}, image_root={self.image_root!r}, '
             f'transforms={self.transforms})'
         )
-
-
-def _random_states() -> tuple:
-    return random.getstate(), np.random.get_state(), torch.get_rng_state()
-
-
-def _set_random_states(states: tuple) -> None:
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.set_rng_state(states[2])

@@ -4,14 +4,11 @@ python tools/analysis_tools/get_flops.py configs/resattn/attention56_imagenet.py
 """
 
 import torch
-from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS, DefaultScope
-from torch.utils.flop_counter import FlopCounterMode
 
-import mmresattn  # noqa: F401
 from mmresattn.apis.command_line import ArgumentParser, run_tool
-from mmresattn.utils import input_channels
+from mmresattn.utils import count_multiply_adds, input_channels
 
 
 def parse_args(argv=None):
@@ -34,15 +31,11 @@ def main(argv=None):
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         model = MODELS.build(cfg.model).eval()
     image = torch.zeros(1, input_channels(model), height, width)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(image)
-    mmengine_count = get_model_complexity_info(model, inputs=(image,), show_table=False, show_arch=False)['flops']
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    multiply_adds = counter.get_total_flops() / 2
+    multiply_adds = count_multiply_adds(model, image)
     print(f'{args.config}, one image of {height}x{width}')
     print(f'{"Parameters":<56}{parameters:>18,}')
-    print(f'{"Multiply-adds of convolutions and products, as in papers":<56}{multiply_adds:>18,.0f}')
-    print(f'{"MMEngine: also BatchNorm, pooling and interpolation":<56}{mmengine_count:>18,.0f}')
+    print(f'{"Multiply-adds of convolutions and products, as in papers":<56}{multiply_adds:>18,}')
 
 
 if __name__ == '__main__':
