@@ -1,6 +1,6 @@
 """VGG-att3-indep-pc on CIFAR-10: 19,856,481 parameters.
 
-Attention over layers 7, 10 and 13, scored by <u, l + g>; each is classified, log-probabilities are added.
+Attention over layers 7, 10 and 13, scored by <u, l + g>; each is classified, scores are added.
 The paper has no figure that is known here.
 Data: data/cifar10/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 
@@ -12,5 +12,5 @@ _base_ = './vgg-att2-pc_cifar10.py'
 model = dict(
     backbone=dict(out_indices=(0, 1, 2)),
     neck=dict(in_channels=(256, 512, 512, 512)),
-    head=dict(in_channels=(256, 512, 512), combine='indep'),
+    head=dict(in_channels=(256, 512, 512), combine='sum'),
 )

@@ -657,7 +657,7 @@ def pay_attention(draw):
             global_channels=draw(st.one_of(st.none(), st.integers(1, 5))),
             average_gradients=average,
         ),
-        head=dict(num_classes=draw(st.integers(1, 4)), combine=draw(st.sampled_from(['concat', 'indep']))),
+        head=dict(num_classes=draw(st.integers(1, 4)), combine=draw(st.sampled_from(['concat', 'indep', 'sum']))),
     )
     fault = None
     if draw(st.integers(0, 3)) == 0:

@@ -17,15 +17,18 @@ class PayAttentionHead(ClsHead):
 
     - ``'concat'``: the levels are joined, one linear layer gives the scores.
     - ``'indep'``: every level has a linear layer; the scores are the sum over the levels of log-probabilities, and the
-      loss is the negative of that sum: the sum of the levels' cross-entropies. So it is in the authors' code; the paper
-      speaks of a mean of probabilities.
+      loss is the negative of that sum: the sum of the levels' cross-entropies. So it is in the authors' file for two
+      levels (``2_level_atten_1global_pred-ensemble``); the paper speaks of a mean of probabilities.
+    - ``'sum'``: every level has a linear layer; the scores are the sum of their outputs, and the loss is the
+      cross-entropy of this sum. So it is in the authors' file for three levels
+      (``3_level_atten_1global_pred-ensemble``). Predictions are those of ``'indep'``, the loss is never larger.
 
     On the vector of a network without attention this is the classifier of the authors' VGG.
 
     Args:
         num_classes (int): Number of classes, at least 1.
         in_channels (Sequence[int]): Channels of each level, ``out_channels`` of the neck.
-        combine (str): ``'concat'`` or ``'indep'``. Defaults to ``'concat'``.
+        combine (str): ``'concat'``, ``'indep'`` or ``'sum'``. Defaults to ``'concat'``.
         dropout (float): Dropout before the linear layers, from 0 to below 1. Defaults to 0.5.
         norm (bool): Whether BN, ReLU and dropout come before the linear layers, as in the authors' network. Defaults to
             True.
@@ -48,8 +51,8 @@ class PayAttentionHead(ClsHead):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        if combine not in ('concat', 'indep'):
-            raise ValueError(f"combine is 'concat' or 'indep', not {combine!r}.")
+        if combine not in ('concat', 'indep', 'sum'):
+            raise ValueError(f"combine is 'concat', 'indep' or 'sum', not {combine!r}.")
         check_share('dropout', dropout, below_one=True)
         if num_classes < 1 or not in_channels:
             raise ValueError(
@@ -98,9 +101,7 @@ class PayAttentionHead(ClsHead):
         return [fc(x) for fc, x in zip(self.fc, inputs)]
 
     def _scores(self, logits: Sequence[Tensor]) -> Tensor:
-        if self.combine == 'concat':
-            return logits[0]
-        return sum(x.log_softmax(1) for x in logits)
+        return sum(x.log_softmax(1) if self.combine == 'indep' else x for x in logits)
 
     def forward(self, feats: Sequence[Tensor]) -> Tensor:
         """Scores of the classes.

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.structures import DataSample
 
 from mmresattn.models.heads.pay_attention_head import PayAttentionHead
 from mmresattn.models.layers import edit_attention, record_attention
+from tests.conftest import ROOT
 
 LABELS = [2, 0, 1]
 
@@ -66,6 +68,26 @@ def test_indep_is_the_sum_of_log_probabilities():
         predicted = made.predict(features())
     for sample, row in zip(predicted, product):
         assert np.allclose(sample.pred_score, row / row.sum()) and sample.pred_label.item() == row.argmax()
+
+
+def test_findings_K6_2_sum_is_the_cross_entropy_of_added_scores():
+    """As the authors' network of three levels; the sum of the levels' cross-entropies is another loss."""
+    made, independent = head(combine='sum'), head(combine='indep')
+    total = sum(linear(fc, x) for fc, x in zip(made.fc, activations(made)))
+    assert np.allclose(made(features()).detach(), total, rtol=1e-12)
+    loss = made.loss(features(), samples())['loss']
+    assert loss.item() == pytest.approx(-log_softmax(total)[range(3), LABELS].mean(), rel=1e-12)
+    assert loss.item() < independent.loss(features(), samples())['loss'].item()
+    for sample, other in zip(made.predict(features()), independent.predict(features())):
+        torch.testing.assert_close(sample.pred_score, other.pred_score)
+
+    (into_bias,) = torch.autograd.grad(loss, made.fc[0].bias)
+    probability = np.exp(log_softmax(total))
+    probability[range(3), LABELS] -= 1
+    assert np.allclose(into_bias, probability.mean(0), rtol=1e-12)
+    for network in ('cifar10', 'cifar100'):
+        config = Config.fromfile(ROOT / f'configs/pay_attention/vgg-att3-indep-pc_{network}.py')
+        assert config.model.head.combine == 'sum'
 
 
 def test_indep_with_scores_of_mixed_images():
@@ -158,7 +180,7 @@ def test_classifier_learns():
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        (dict(combine='mean'), "'concat' or 'indep', not 'mean'"),
+        (dict(combine='mean'), "'concat', 'indep' or 'sum', not 'mean'"),
         (dict(num_classes=0), 'num_classes=0'),
         (dict(dropout=-0.1), 'dropout is a number from 0 to below 1, not -0.1'),
         (dict(in_channels=()), r'in_channels=\(\)'),
