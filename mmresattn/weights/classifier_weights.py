@@ -24,25 +24,19 @@ CHECKED = ('ClassifierWeights', 'PretrainedTrunk')  # initialisers with a method
 class ClassifierWeights:
     """Weights of a trained classifier for the same backbone in another model.
 
-        Every parameter and buffer of the backbone must be in the checkpoint with its shape, but for the children in
-        ``new``; and where the backbone has a child, the checkpoint must have nothing more in it. Children that the backbone
-        was not built with (stages past the last output) stay out. MMEngine's ``Pretrained`` would load what fits, warn and
-        leave the rest random.
+    Every parameter and buffer of the backbone must be in the checkpoint with its shape, but for the children in
+    ``new``; and where the backbone has a child, the checkpoint must have nothing more in it. Children that the backbone
+    was not built with (stages past the last output) stay out. MMEngine's ``Pretrained`` would load what fits, warn and
+    leave the rest random.
 
-        Args:
-    <<<<<<< HEAD:mmresattn/weights/classifier_weights.py
-            checkpoint (str, optional): Path or address, as for :func:`~mmresattn.weights.read_checkpoint`. After a training
-                with an ``EMAHook`` it holds the averaged weights. None, for configs whose weights must be trained first,
-                is refused when weights are wanted. Defaults to None.
-    =======
-            checkpoint (str, optional): Path or address, ``.pth`` or ``.safetensors``, as MMEngine saves them (weights under
-                ``state_dict``, which are the averaged ones if an ``EMAHook`` ran) or the weights alone. None, for configs
-                whose weights must be trained first, is refused as soon as weights are wanted. Defaults to None.
-    >>>>>>> f8e2563 (One function counts multiply-adds; tables of the pages come from the metafiles; sentences that the code contradicts are gone):mmresattn/models/weight_init.py
-            prefix (str): Name of the backbone in the checkpoint. Defaults to ``'backbone.'``.
-            new (Sequence[str]): Children of the backbone that a classifier does not have, such as the normalisations that
-                ``norm_outputs`` gives to earlier outputs: ``('norm1', 'norm2', 'norm3')``. Those that are not in the
-                checkpoint stay as they are. Defaults to none.
+    Args:
+        checkpoint (str, optional): Path or address, as for :func:`~mmresattn.weights.read_checkpoint`. After a training
+            with an ``EMAHook`` it holds the averaged weights. None, for configs whose weights must be trained first,
+            is refused when weights are wanted. Defaults to None.
+        prefix (str): Name of the backbone in the checkpoint. Defaults to ``'backbone.'``.
+        new (Sequence[str]): Children of the backbone that a classifier does not have, such as the normalisations that
+            ``norm_outputs`` gives to earlier outputs: ``('norm1', 'norm2', 'norm3')``. Those that are not in the
+            checkpoint stay as they are. Defaults to none.
     """
 
     def __init__(self, checkpoint: str | None = None, prefix: str = 'backbone.', new: Sequence[str] = ()) -> None:
