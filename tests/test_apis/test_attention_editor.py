@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -98,6 +99,16 @@ def images(tmp_path_factory):
 @pytest.fixture
 def editor(tmp_path, images):
     return AttentionEditor(*write(tmp_path, NETS['abn']), images, tmp_path / 'out', 'cpu')
+
+
+def test_findings_K4_2_hidden_folders_are_no_classes(tmp_path, images):
+    copy = shutil.copytree(images, tmp_path / 'images')
+    shutil.copytree(copy / 'cat', copy / '.ipynb_checkpoints')
+    shutil.copytree(copy / 'bee', copy / 'bee/.thumbnails')
+    found = AttentionEditor(*write(tmp_path, NETS['abn']), copy, tmp_path / 'out', 'cpu')
+    known = AttentionEditor(*write(tmp_path, NETS['abn']), images, tmp_path / 'other', 'cpu')
+    assert found.names == known.names
+    assert [found.label(name) for name in found.names] == [known.label(name) for name in known.names]
 
 
 LEFT = np.zeros((32, 32, 2), np.float32)

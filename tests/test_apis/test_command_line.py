@@ -1,5 +1,7 @@
 import argparse
+import os
 import re
+import signal
 import sys
 
 import numpy as np
@@ -85,7 +87,17 @@ def test_findings_K4_8_a_missing_config(tool, capsys, monkeypatch):
     assert status == 2 and 'configs/nope.py: No such file or directory' in line
 
 
-def test_findings_K4_10_the_death_of_a_worker_is_told(capsys, monkeypatch):
+class Killed(Broken):
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_findings_K4_10_a_killed_worker_is_told(capsys, monkeypatch):
+    status, line = told(lambda: list(DataLoader(Killed(), num_workers=1)), capsys, monkeypatch)
+    assert status == 2 and re.search(r'DataLoader worker \(pid\W*\d+\) (is killed by signal|exited unexpectedly)', line)
+
+
+def test_findings_K4_10_also_while_a_config_is_formatted(capsys, monkeypatch):
     """PyTorch tells it by a signal, in the middle of whatever the main process is doing."""
 
     def main():

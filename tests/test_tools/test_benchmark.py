@@ -76,6 +76,7 @@ def test_a_command_writes_its_table(tmp_path, python):
     assert 'nothing' in wrong['error']
     assert (tmp_path / 'found.md').read_text().count('\n|') == 4
     assert 'torch: ' in done.stdout
+    assert 'profiler' not in done.stderr and 'gpuGetDeviceCount' not in done.stderr  # findings, K6_4
 
 
 def test_growth_is_drawn(tmp_path):

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import ROOT
 from tools import headline
+from tools.analysis_tools import resume_time
 
 CONFIG = """
 _base_ = '{root}/configs/resattn/attention56_digits.py'
@@ -108,3 +109,10 @@ def test_held_out_images_are_of_the_training_images(config, tmp_path):
     record = json.loads((tmp_path / 'seed0-holdout/record.json').read_text())
     assert record['training_images'] == 36 and 0 <= record['held_out_accuracy'] <= 100
     assert 'test_error' not in record
+
+
+@pytest.mark.parametrize('parse', [headline.parse_args, resume_time.main], ids=['headline', 'resume_time'])
+def test_findings_K6_6_options_without_effect_are_gone(parse, capsys):
+    with pytest.raises(SystemExit):
+        parse(['config.py', '--amp'])
+    assert 'unrecognized arguments: --amp' in capsys.readouterr().err
