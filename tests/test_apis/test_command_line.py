@@ -94,7 +94,9 @@ class Killed(Broken):
 
 def test_findings_K4_10_a_killed_worker_is_told(capsys, monkeypatch):
     status, line = told(lambda: list(DataLoader(Killed(), num_workers=1)), capsys, monkeypatch)
-    assert status == 2 and re.search(r'DataLoader worker \(pid\W*\d+\) (is killed by signal|exited unexpectedly)', line)
+    assert status == 2 and re.search(
+        r'DataLoader worker \(pid\S* \d+\) (is killed by signal|exited unexpectedly)', line
+    )
 
 
 def test_findings_K4_10_also_while_a_config_is_formatted(capsys, monkeypatch):
