@@ -335,7 +335,9 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
             )
             stage = nn.Sequential()
             first = dict(make, dilation=dilations[max(i - 1, 0)])  # it reads the grid of the stage before
-            projection = channels != width or max(stride, arch.strides[i]) > 1
+            # ResNets project the shortcut where the shape changes, the official network at the start of every stage.
+            changes = channels != width or max(stride, arch.strides[i]) > 1
+            projection = changes or arch.unit not in ('bottleneck', 'basic')
             stage.add_module('unit1', unit(channels, width, stride, projection=projection, **first))
             for k in range(arch.modules[i]):
                 stage.add_module(f'attention{k + 1}', module())
