@@ -268,12 +268,9 @@ BLOBS = {
 
 
 def _residual_attention_names(model: nn.Module) -> dict[str, str]:
-    arch = model.backbone.arch
     return {
         f'{layer}.{k}': f'{module}.{parameter}'
-        for layer, (kind, module) in _residual_attention_layers(
-            arch if isinstance(arch, Mapping) else vars(arch)
-        ).items()
+        for layer, (kind, module) in _residual_attention_layers(model.backbone.arch).items()
         for k, parameter in enumerate(BLOBS[kind])
     }
 
