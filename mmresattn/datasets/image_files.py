@@ -17,6 +17,8 @@ FORMATS = {
     b'GIF8': 'GIF',
     b'II*\0': 'TIFF',
     b'MM\0*': 'TIFF',
+    b'II+\0': 'TIFF',  # of more than 4 GiB
+    b'MM\0+': 'TIFF',
     b'RIFF': 'WEBP',
     **{b'P%d' % number: 'PPM' for number in range(1, 7)},
 }
@@ -95,7 +97,8 @@ def check_image(content: bytes) -> None:
 def _size(file: BinaryIO, kind: str) -> tuple[int, int]:
     """Width and height in pixels, by the header."""
     if kind == 'TIFF':  # by its tags, as Pillow does not know every combination of channels and bits
-        tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+        header = file.read(8)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(header + (file.read(8) if b'+' in header[:4] else b''))
         file.seek(tags.next)
         tags.load(file)
         return tags[TiffImagePlugin.IMAGEWIDTH], tags[TiffImagePlugin.IMAGELENGTH]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 from mmcv.transforms import CenterCrop, LoadImageFromFile
 from mmengine import fileio
@@ -101,8 +102,7 @@ class ImagePipeline:
         if isinstance(source, np.ndarray):
             check_image_array(source)
             shape = source.shape[:2]
-            image = source.astype(np.float32) if getattr(self.loading[-1], 'to_float32', False) else source
-            results = dict(img=image, img_shape=shape, ori_shape=shape)
+            results = dict(img=self._as_loaded(source), img_shape=shape, ori_shape=shape)
         else:
             results = self._read(str(source))
         results['img_id'] = name
@@ -111,6 +111,13 @@ class ImagePipeline:
         image = results['img'].copy()
         packed, view = run_and_follow(self.steps, results)
         return ImageSample(name, image, packed, view)
+
+    def _as_loaded(self, image: np.ndarray) -> np.ndarray:
+        """An array, such as a frame of a video, with the channels and type that the loading step would give."""
+        load = self.loading[-1]
+        if getattr(load, 'color_type', '') == 'grayscale' and image.ndim == 3 and image.shape[2] == 3:
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        return image.astype(np.float32) if getattr(load, 'to_float32', False) else image
 
     def read(self, source: str | Path) -> np.ndarray:
         """The image of a file, as the config's loading step gives it. Arguments and errors are those of a call."""

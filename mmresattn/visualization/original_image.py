@@ -171,7 +171,8 @@ def _follow(step: Step, results: dict) -> tuple[dict, View | None]:
     image = _pixels(results['img'])
     known = kind.__module__.partition('.')[0] in KNOWN_PACKAGES
     resizes = RESIZES.match(kind.__name__)
-    if known and (resizes or STILL.match(kind.__name__) or PADS.match(kind.__name__)):
+    pads = PADS.match(kind.__name__) and not kind.__module__.startswith('torchvision')  # which pads every side
+    if known and (resizes or pads or STILL.match(kind.__name__)):
         results = step(results)
         if 'img' not in results:
             return results, None
@@ -250,7 +251,7 @@ def _unmoved(before: np.ndarray, after: np.ndarray, again: Callable) -> View | N
         moved = again(shuffle(image))
         if made is None or moved is None or moved.shape != made.shape:
             return None
-        if not np.allclose(moved.astype(np.float64), shuffle(made), rtol=1e-3, atol=1):
+        if np.abs(moved.astype(np.float64) - shuffle(made)).max() > _rounding(made):
             return None
     return _whole(before, after)
 
@@ -294,7 +295,7 @@ def _noise(image: np.ndarray) -> np.ndarray:
 def _ramps(before: np.ndarray, after: np.ndarray, again: Callable) -> View | None:
     """Linear steps carry ramps that are added to an image to where they carry its pixels."""
     image = before.astype(np.float32)
-    strength = max(1.0, float(np.ptp(image)) / 32)
+    strength = float(np.ptp(image)) / 32 or 1.0
     ramps = [np.ones(image.shape[:2])]
     ramps += np.meshgrid(*((np.arange(size) + 0.5) / size for size in image.shape[:2]), indexing='ij')
     ramps = [strength * ramp.reshape(ramp.shape + (1,) * (image.ndim - 2)) for ramp in ramps]
@@ -306,7 +307,7 @@ def _ramps(before: np.ndarray, after: np.ndarray, again: Callable) -> View | Non
         rounded = base.clip(np.iinfo(after.dtype).min, np.iinfo(after.dtype).max)
     else:
         rounded = base
-    if np.abs(rounded - after).max() > 2 + 1e-3 * np.ptp(image):
+    if np.abs(rounded - after).max() > 2 * _rounding(after):
         return None  # floating-point numbers make it another step
     ones, *places = ((one - base).reshape(*after.shape[:2], -1).mean(-1) for one in carried)
     inside = np.abs(ones) > 0.5 * np.abs(ones).max()  # no padding
@@ -323,6 +324,11 @@ def _ramps(before: np.ndarray, after: np.ndarray, again: Callable) -> View | Non
         lines.append((float(1 / slope), float(-start / slope)))
     scale, offset = zip(*lines)
     return View(before.shape[:2], after.shape[:2], scale, offset)
+
+
+def _rounding(image: np.ndarray) -> float:
+    """Differences between equal images, from rounding and interpolation."""
+    return (1 if np.issubdtype(image.dtype, np.integer) else 0) + 1e-3 * float(image.max() - image.min())
 
 
 def _whole(before: np.ndarray, after: np.ndarray) -> View:

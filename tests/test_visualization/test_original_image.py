@@ -195,11 +195,31 @@ def mirrored_in_place(results):
     return results
 
 
-def test_transforms_that_do_more_are_refused_and_those_in_place_are_noticed():
+def halved(results):
+    results['img'] = cv2.resize(results['img'], (20, 20))
+    return results
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+def test_steps_by_other_code(dtype):
+    """Rotations are refused, steps in place noticed, and resizing is followed, on pixels of any range."""
     image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    image = dict(uint8=image, uint16=image.astype(np.uint16) * 200, float32=image / np.float32(255))[dtype.__name__]
     with pytest.raises(ValueError, match='function of the test pipeline does more than'):
         follow([rotated], image)
     assert follow([mirrored_in_place], image)[1] == View((40, 40), (40, 40), (1, -1), (0, 40))
+    view = follow([halved], image)[1]
+    assert view.scale == pytest.approx((0.5, 0.5), rel=1e-3) and view.offset == pytest.approx((0, 0), abs=0.02)
+    darker = follow([lambda results: {**results, 'img': (results['img'] / 2).astype(dtype)}], image)[1]
+    assert darker == View((40, 40), (40, 40))
+
+
+def test_padding_on_every_side_is_not_taken_for_padding_at_the_end():
+    steps = [dict(type='NumpyToPIL'), dict(type='torchvision/Pad', padding=3), dict(type='PILToNumpy')]
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        steps = [TRANSFORMS.build(one) for one in steps]
+    with pytest.raises(ValueError, match='Pad of the test pipeline does more than'):
+        follow(steps, spot((40, 40), 20, 20))
 
 
 def test_a_map_of_places_lies_on_the_image():

@@ -17,7 +17,7 @@ from mmresattn.apis import load_classifier
 from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.models.layers import record_attention
 from mmresattn.models.necks import PayAttention
-from mmresattn.visualization import attention_figure
+from mmresattn.visualization import attention_figure, save_figure, show_image
 
 
 def parse_args(argv=None):
@@ -88,8 +88,8 @@ def main(argv=None):
                 " so that g has no influence on the map. Networks with score='dp' show one."
             )
         print(line)
-    images = [image.permute(1, 2, 0).flip(-1).cpu().numpy() for image in batch['inputs']]  # BGR -> RGB
-    attention_figure(images, maps, titles).savefig(args.out, dpi=150)
+    images = [show_image(image.permute(1, 2, 0).cpu().numpy()) for image in batch['inputs']]
+    save_figure(attention_figure(images, maps, titles), args.out, 150)
     print(f'{len(images) // 2} pairs written to {args.out}')
 
 
