@@ -63,10 +63,10 @@ def test_findings_K5_1_tables_of_the_pages_say_what_the_metafiles_say(script, tm
     assert script['filled'](wrong).splitlines()[2] == f'| {link} | 58.80 % (was 2) | 2,078,735 | 4 |'
 
 
-@pytest.mark.parametrize('device', ['cpu', 'meta'])
-def test_findings_K5_1_products_of_self_attention_count_by_shape(device):
-    q, k, v = (torch.empty(2, 3, n, 8, device=device) for n in (20, 30, 30))
-    with torch.device(device):
+@pytest.mark.parametrize('place', ['cpu', 'meta'])
+def test_findings_K5_1_products_of_self_attention_count_by_shape(place):
+    q, k, v = (torch.empty(2, 3, n, 8, device=place) for n in (20, 30, 30))
+    with torch.device(place):
         assert count_multiply_adds(torch.nn.functional.scaled_dot_product_attention, q, k, v) == 2 * (
             2 * 3 * 20 * 30 * 8
         )

@@ -21,7 +21,7 @@ data_preprocessor = dict(num_classes=400, mean=[114.75, 114.75, 114.75], std=[57
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,
-        type='CustomDataset',
+        type='ImageFolders',
         data_root=data_root,
         data_prefix='train',
         pipeline=_base_.train_pipeline,
@@ -30,7 +30,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     dataset=dict(
         _delete_=True,
-        type='CustomDataset',
+        type='ImageFolders',
         data_root=data_root,
         data_prefix='val',
         pipeline=_base_.test_pipeline,

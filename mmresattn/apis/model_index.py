@@ -10,6 +10,7 @@ from ..weights.loader import read_content
 
 SCHEME = 'mmresattn://'
 LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+ELSEWHERE = {'Object Detection', 'Instance Segmentation', 'Semantic Segmentation'}  # MMDetection, MMSegmentation
 
 
 def load_from_mmresattn(filename: str, map_location=None) -> dict:
@@ -34,8 +35,11 @@ def register_models() -> None:
     for metafile in yaml.load(index.read_text(), LOADER)['Import'] if index.exists() else ():
         for entry in yaml.load((folder / metafile).read_text(), LOADER)['Models']:
             model = Model.from_dict(entry, str(folder / metafile))
-            if model.results and 'Image Classification' not in {result.task for result in model.results}:
+            tasks = {result.task for result in model.results or ()}
+            if tasks & ELSEWHERE:
                 continue
+            if 'Image Classification' not in tasks:
+                model.results = None  # so that MMPretrain says that it has no inferencer
             known = ModelHub._models_dict.get(model.name)
             if known is not None and known.filepath != model.filepath:
                 raise ValueError(f'The model {model.name} of {metafile} is already registered by {known.filepath}.')
