@@ -581,7 +581,7 @@ NETWORKS = {
 
 @torch.no_grad()
 @pytest.mark.parametrize('name', NETWORKS)
-def test_outputs_are_those_of_the_official_network(name):
+def test_K1_19_outputs_are_those_of_the_official_network(name):
     family, network, layers, model, sides = NETWORKS[name]
     official = layers()
     images = official.randn(2, 3, *sides)
@@ -660,7 +660,7 @@ def densenet(tmp_path_factory):
 
 
 @torch.no_grad()
-def test_command_line(densenet, tmp_path, capsys):
+def test_K1_19_command_line(densenet, tmp_path, capsys):
     weights, images, expected, cfg = densenet
     src, out = tmp_path / 'model_best.pth.tar', tmp_path / 'abn.safetensors'
     state = {f'module.{name}': weight for name, weight in weights.items()}
