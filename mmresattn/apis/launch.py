@@ -21,7 +21,7 @@ from ..compat import enable_for
 from ..compat.cpu_launch import prepare_cpu_launch
 from ..compat.cpu_memory import keep_large_blocks
 from ..compat.fsdp_resume import allow_fsdp_resume
-from ..datasets import check_data
+from ..datasets import check_data, innermost_data_sets, set_num_classes
 from ..engine import CheckWeightsHook
 from ..weights import (
     CheckpointError,
@@ -59,7 +59,11 @@ def load_config(args: argparse.Namespace) -> Config:
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    options = args.cfg_options or {}
+    if 'data_root' in options:
+        _move_data(cfg, options['data_root'])
+    cfg.merge_from_dict(options)
+    set_num_classes(cfg)
     enable_for(cfg)
     cfg.launcher = args.launcher
     cfg.work_dir = (
@@ -78,8 +82,16 @@ def load_config(args: argparse.Namespace) -> Config:
             cfg[name].pin_memory = False
         if args.no_persistent_workers:
             cfg[name].persistent_workers = False
-    cfg.merge_from_dict(args.cfg_options or {})  # again: they win over other options, as in MMPretrain
+    cfg.merge_from_dict(options)  # again: they win over other options, as in MMPretrain
     return cfg
+
+
+def _move_data(cfg: Config, folder: str) -> None:
+    """Let the data sets that read from the config's ``data_root`` read from another folder."""
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        for dataset in innermost_data_sets((cfg.get(name) or {}).get('dataset') or {}):
+            if dataset.get('data_root') == cfg.get('data_root'):
+                dataset.data_root = folder
 
 
 def use_mixed_precision(cfg: Config) -> None:

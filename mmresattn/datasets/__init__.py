@@ -8,7 +8,9 @@ from .image_arrays import ImageArrays
 from .image_files import BrokenImage, check_image, find_image_files
 from .image_folders import ImageFolders
 from .in_memory import InMemory
+from .keep_in_memory import KeepInMemory
 from .noisy_labels import NoisyLabels
+from .photo_folder import PhotoFolder, set_num_classes
 
 __all__ = [
     'CELEBA_ATTRIBUTES',
@@ -23,11 +25,14 @@ __all__ = [
     'InMemory',
     'ImageArrays',
     'ImageFolders',
+    'KeepInMemory',
     'LoadAttentionMap',
     'LoadCheckedImage',
     'NoisyLabels',
+    'PhotoFolder',
     'check_data',
     'check_image',
     'find_image_files',
     'innermost_data_sets',
+    'set_num_classes',
 ]

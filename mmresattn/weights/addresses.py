@@ -11,6 +11,8 @@ from mmengine.dist import barrier, get_rank
 from mmengine.fileio import get_file_backend
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
+from .packages import package_file
+
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -46,8 +48,9 @@ def local_file(address: str | Path) -> Iterator[str]:
     Args:
         address (str | Path): A path; ``http(s)://``; ``torchvision://`` or ``modelzoo://``, ``open-mmlab://`` or
             ``openmmlab://`` and ``mmcls://`` with a name in MMEngine's tables; ``mmresattn://`` with the name of a file
-            in ``weights`` of this repository or in the folder that the variable ``MMRESATTN_WEIGHTS`` names; or what
-            MMEngine's file backends read (``s3://``, ``petrel://``).
+            in ``weights`` of this repository or in the folder that the variable ``MMRESATTN_WEIGHTS`` names;
+            ``package://`` with the name of an installed Python package; or what MMEngine's file backends read
+            (``s3://``, ``petrel://``).
 
     Yields:
         str: Its path.
@@ -72,6 +75,8 @@ def local_file(address: str | Path) -> Iterator[str]:
             yield existing(Path(mmengine_checkpoint._get_mmengine_home(), found))
     elif scheme == 'mmresattn':
         yield _own(name)
+    elif scheme == 'package':
+        yield package_file(name)
     elif scheme.rpartition(':')[-1] in ('s3', 'petrel'):
         with get_file_backend(str(address), backend_args=dict(backend='petrel')).get_local_path(str(address)) as path:
             yield str(path)
@@ -80,7 +85,7 @@ def local_file(address: str | Path) -> Iterator[str]:
     else:
         raise ValueError(
             f'{address} has an unknown scheme. A checkpoint is a path or begins with http://, https://, '
-            'torchvision://, open-mmlab://, mmcls://, mmresattn://, s3:// or petrel://.'
+            'torchvision://, open-mmlab://, mmcls://, mmresattn://, package://, s3:// or petrel://.'
         )
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from .addresses import existing
 from .fitting import compare_weights, load_weights
 from .loader import read_checkpoint
+from .packages import SCHEME, package_file
 
 HOW = (
     'Give the checkpoint of a trained classifier: --cfg-options model.backbone.init_cfg.checkpoint=PATH; or one of the '
@@ -107,6 +108,8 @@ def check_classifier_weights(model: dict) -> None:
         CheckpointError, FileNotFoundError, ValueError: See ``check`` of each.
     """
     for part, init in _initialized(model):
+        if str(init.get('checkpoint')).startswith(SCHEME):  # named before a library is missed that comes with it
+            package_file(init['checkpoint'].removeprefix(SCHEME))
         with torch.device('meta'):
             backbone = MODELS.build(part)
         WEIGHT_INITIALIZERS.build(init).check(backbone)

@@ -2,6 +2,7 @@ from .attention_resnet import AttentionResNet
 from .cifar_bodies import CIFARDenseNet, CIFARResNet, CIFARResNeXt, CIFARWideResNet
 from .last_stage import LastStage, without_last_stage
 from .pay_attention_vgg import PayAttentionNet
+from .residual_attention import ResidualAttention
 from .residual_attention_net import ResidualAttentionNet
 from .se_bn_inception import SEBNInception
 
@@ -14,6 +15,7 @@ __all__ = [
     'LastStage',
     'without_last_stage',
     'PayAttentionNet',
+    'ResidualAttention',
     'ResidualAttentionNet',
     'SEBNInception',
 ]

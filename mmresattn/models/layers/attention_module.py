@@ -131,6 +131,8 @@ class AttentionModule(nn.Module):
         mask_width (int, optional): Width of the units of the mask. Defaults to the unit's own.
     """
 
+    mask_type = SoftMaskBranch
+
     def __init__(
         self,
         channels: int,
@@ -158,7 +160,7 @@ class AttentionModule(nn.Module):
 
         self.before = units(p)
         self.trunk = units(t)
-        self.mask = SoftMaskBranch(channels, poolings, r, bottom_units, unit, dilation, norm_cfg, mask_width)
+        self.mask = self.mask_type(channels, poolings, r, bottom_units, unit, dilation, norm_cfg, mask_width)
         self.activation = MASK_ACTIVATIONS[attention]
         self.map = AttentionMap('mixed')
         self.attention_residual_learning = attention_residual_learning
