@@ -33,7 +33,6 @@ from mmengine.runner import Runner
 from mmresattn.apis import build_runner
 from mmresattn.apis.attention_editor import AttentionEditor
 from mmresattn.apis.command_line import ArgumentParser, run_tool
-from mmresattn.models import attention_branch_network
 from mmresattn.visualization import class_activation_maps
 
 CONFIG = Path(__file__).parent.parent / 'configs/abn/abn-resnet20-edited_cifar100.py'
@@ -126,9 +125,9 @@ def configure(example: Example, data: Path, train: Path, maps: Path, work_dir: P
     cfg = Config.fromfile(CONFIG)
     classes = len(list(train.iterdir()))
     frozen = 2 if work_dir.name in ('control', 'corrected') else -1
-    cfg.model = attention_branch_network(
-        dict(**example.backbone, frozen_stages=frozen), num_classes=classes, map_loss_weight=args.map_loss_weight
-    )
+    cfg.model.backbone = dict(**example.backbone, frozen_stages=frozen)
+    cfg.model.head.num_classes = classes
+    cfg.model.head.map_loss.loss_weight = args.map_loss_weight
     cfg.data_preprocessor.num_classes = classes
     for loader, folder in ((cfg.train_dataloader, train), (cfg.val_dataloader, data / 'test')):
         loader.dataset.update(data_root=str(folder), data_prefix='')

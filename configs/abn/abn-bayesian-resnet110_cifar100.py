@@ -1,6 +1,6 @@
 """Bayesian Attention Branch Network on ResNet-110, CIFAR-100: 3,056,786 parameters.
 
-Dropout of 0.3 behind every residual block of both branches; 50 passes a prediction, of which the extractor makes one.
+Dropout of 0.3 after every residual block of both branches; 50 passes per prediction, of which the extractor makes one.
 The depth of the published network is not known. As in abn-resnet110_cifar100.py, the blocks are bottlenecks.
 Data: data/cifar100/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 
@@ -9,5 +9,4 @@ Data: data/cifar100/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 
 _base_ = './abn-bayesian-resnet20_cifar100.py'
 
-backbone = dict(depth=110)
-model = dict(backbone=backbone, neck=dict(backbone=backbone), head=dict(backbone=backbone))
+model = dict(backbone=dict(depth=110))

@@ -1,6 +1,6 @@
 """Bayesian Attention Branch Network on ResNet-20, CIFAR-100: 501,650 parameters.
 
-Dropout of 0.3 behind every residual block of both branches; 50 passes a prediction, of which the extractor makes one.
+Dropout of 0.3 after every residual block of both branches; 50 passes per prediction, of which the extractor makes one.
 The depth of the published network is not known.
 Data: data/cifar100/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 
@@ -9,10 +9,13 @@ Data: data/cifar100/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 
 _base_ = ['../_base_/datasets/cifar100_memory_bs128.py', '../_base_/schedules/abn_cifar.py']
 
-from mmresattn.models import attention_branch_network  # noqa: E402
-
-model = attention_branch_network(dict(type='CIFARResNet', depth=20), num_classes=100)
-model.update(type='BayesianAttentionBranchNetwork', drop_rate=0.3, passes=50)
+model = dict(
+    type='BayesianAttentionBranchNetwork',
+    backbone=dict(type='CIFARResNet', depth=20),
+    head=dict(type='AttentionBranchHead', num_classes=100),
+    drop_rate=0.3,
+    passes=50,
+)
 
 val_evaluator = [
     dict(type='Accuracy', topk=(1, 5)),

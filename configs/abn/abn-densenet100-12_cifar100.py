@@ -8,9 +8,11 @@ Data: data/cifar100/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 
 _base_ = ['../_base_/datasets/cifar100_memory_bs128.py', '../_base_/schedules/abn_cifar.py']
 
-from mmresattn.models import attention_branch_network  # noqa: E402
-
-model = attention_branch_network(dict(type='CIFARDenseNet', depth=100, growth_rate=12), num_classes=100)
+model = dict(
+    type='AttentionBranchNetwork',
+    backbone=dict(type='CIFARDenseNet', depth=100, growth_rate=12),
+    head=dict(type='AttentionBranchHead', num_classes=100),
+)
 
 train_dataloader = dict(batch_size=64)
 auto_scale_lr = dict(base_batch_size=64)

@@ -12,13 +12,17 @@ Data: data/celeba/{img_align_celeba/*.jpg,list_attr_celeba.txt,list_eval_partiti
 _base_ = '../_base_/default_runtime.py'
 
 from mmresattn.datasets import CELEBA_ATTRIBUTES  # noqa: E402
-from mmresattn.models import multi_task_attention_branch_network  # noqa: E402
 
-model = multi_task_attention_branch_network(
-    dict(type='ResNet', depth=101, init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101')),
-    num_classes=40,
-    tasks=CELEBA_ATTRIBUTES,
-    with_cp=True,  # memory for 1 instead of 40 passes of the last stage
+model = dict(
+    type='AttentionBranchNetwork',
+    backbone=dict(type='ResNet', depth=101, init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101')),
+    neck=dict(type='MultiTaskAttentionBranchNeck'),
+    head=dict(
+        type='MultiTaskAttentionBranchHead',
+        num_classes=40,
+        tasks=CELEBA_ATTRIBUTES,
+        with_cp=True,  # memory for 1 instead of 40 passes of the last stage
+    ),
 )
 
 image_size = 224

@@ -7,13 +7,14 @@
 
 _base_ = '../resattn/attention56_digits.py'
 
-from mmresattn.models import multi_task_attention_branch_network  # noqa: E402
-
 questions = dict(even=[0, 2, 4, 6, 8], loop=[0, 6, 8, 9], prime=[2, 3, 5, 7], large=[5, 6, 7, 8, 9])
-network = multi_task_attention_branch_network(
-    dict(type='CIFARResNet', depth=20), num_classes=len(questions), tasks=list(questions)
+model = dict(
+    _delete_=True,
+    type='AttentionBranchNetwork',
+    backbone=dict(type='CIFARResNet', depth=20),
+    neck=dict(type='MultiTaskAttentionBranchNeck'),
+    head=dict(type='MultiTaskAttentionBranchHead', num_classes=len(questions), tasks=list(questions)),
 )
-model = dict(_delete_=True, **network)
 
 data_preprocessor = dict(num_classes=len(questions))
 answers = dict(type='ClassAttributes', attributes=questions)

@@ -10,6 +10,8 @@ on one:
 
 _base_ = ['../_base_/datasets/imagenet_abn_bs32.py', '../_base_/schedules/abn_imagenet.py']
 
-from mmresattn.models import attention_branch_network  # noqa: E402
-
-model = attention_branch_network(dict(type='ResNet', depth=101, zero_init_residual=False), num_classes=1000)
+model = dict(
+    type='AttentionBranchNetwork',
+    backbone=dict(type='ResNet', depth=101, zero_init_residual=False),
+    head=dict(type='AttentionBranchHead', num_classes=1000),
+)

@@ -9,6 +9,8 @@ Data: data/cifar100/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 
 _base_ = ['../_base_/datasets/cifar100_memory_bs128.py', '../_base_/schedules/abn_cifar.py']
 
-from mmresattn.models import attention_branch_network  # noqa: E402
-
-model = attention_branch_network(dict(type='CIFARResNet', depth=110), num_classes=100)
+model = dict(
+    type='AttentionBranchNetwork',
+    backbone=dict(type='CIFARResNet', depth=110),
+    head=dict(type='AttentionBranchHead', num_classes=100),
+)

@@ -11,10 +11,14 @@ is data/cifar100_maps/<class>/<image>.png or .npy, for as many images as have on
 
 _base_ = ['../_base_/datasets/cifar10_bs64.py', '../_base_/schedules/abn_cifar.py']
 
-from mmresattn.models import attention_branch_network  # noqa: E402
-
-model = attention_branch_network(
-    dict(type='CIFARResNet', depth=20, frozen_stages=2), num_classes=100, map_loss_weight=1.0
+model = dict(
+    type='AttentionBranchNetwork',
+    backbone=dict(type='CIFARResNet', depth=20, frozen_stages=2),
+    head=dict(
+        type='AttentionBranchHead',
+        num_classes=100,
+        map_loss=dict(type='AttentionMapLoss', loss_weight=1.0),
+    ),
 )
 
 data_root = '{{$MMRESATTN_DATA:data}}/cifar100'

@@ -10,10 +10,9 @@ Data: data/imagenet/{train,val}/<class>/*, or under $MMRESATTN_DATA. On 8 GPUs o
 
 _base_ = ['../_base_/datasets/imagenet_abn_bs32.py', '../_base_/schedules/abn_imagenet.py']
 
-from mmresattn.models import attention_branch_network  # noqa: E402
-
-model = attention_branch_network(
-    dict(
+model = dict(
+    type='AttentionBranchNetwork',
+    backbone=dict(
         type='ResNet',
         depth=50,
         init_cfg=dict(
@@ -23,7 +22,7 @@ model = attention_branch_network(
             prefix='backbone.',
         ),
     ),
-    num_classes=1000,
+    head=dict(type='AttentionBranchHead', num_classes=1000),
     init_branch=True,
 )
 

@@ -9,8 +9,10 @@ Data: data/cifar100/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 
 _base_ = ['../_base_/datasets/cifar100_memory_bs128.py', '../_base_/schedules/abn_cifar.py']
 
-from mmresattn.models import attention_branch_network  # noqa: E402
-
-model = attention_branch_network(dict(type='CIFARResNeXt', depth=29, groups=8, width_per_group=64), num_classes=100)
+model = dict(
+    type='AttentionBranchNetwork',
+    backbone=dict(type='CIFARResNeXt', depth=29, groups=8, width_per_group=64),
+    head=dict(type='AttentionBranchHead', num_classes=100),
+)
 
 optim_wrapper = dict(optimizer=dict(weight_decay=5e-4))

@@ -8,10 +8,10 @@ Data: data/cifar100/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 
 _base_ = ['../_base_/datasets/cifar100_memory_bs128.py', '../_base_/schedules/abn_cifar.py']
 
-from mmresattn.models import attention_branch_network  # noqa: E402
-
-model = attention_branch_network(
-    dict(type='CIFARWideResNet', depth=28, widen_factor=10, drop_rate=0.3), num_classes=100
+model = dict(
+    type='AttentionBranchNetwork',
+    backbone=dict(type='CIFARWideResNet', depth=28, widen_factor=10, drop_rate=0.3),
+    head=dict(type='AttentionBranchHead', num_classes=100),
 )
 
 optim_wrapper = dict(optimizer=dict(weight_decay=5e-4))

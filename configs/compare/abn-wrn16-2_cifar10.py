@@ -8,6 +8,8 @@ Data: data/cifar10/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 
 _base_ = ['../_base_/datasets/cifar10_epochs_bs64.py', '../_base_/schedules/compare_cifar.py']
 
-from mmresattn.models import attention_branch_network  # noqa: E402
-
-model = attention_branch_network(dict(type='CIFARWideResNet', depth=16, widen_factor=2, drop_rate=0.0), num_classes=10)
+model = dict(
+    type='AttentionBranchNetwork',
+    backbone=dict(type='CIFARWideResNet', depth=16, widen_factor=2, drop_rate=0.0),
+    head=dict(type='AttentionBranchHead', num_classes=10),
+)

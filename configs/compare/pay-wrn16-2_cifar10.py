@@ -11,14 +11,13 @@ Data: data/cifar10/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 _base_ = './wrn16-2_cifar10.py'
 
 model = dict(
+    type='PayAttentionNetwork',
     backbone=dict(out_indices=(1, 2)),
     neck=dict(
         _delete_=True,
         type='PayAttention',
-        in_channels=(64, 128),
-        levels=(0, 1),
         score='pc',
         init_cfg=dict(type='Normal', layer='Conv2d', std=0.01),
     ),
-    head=dict(_delete_=True, type='PayAttentionHead', num_classes=10, in_channels=(64, 128)),
+    head=dict(_delete_=True, type='PayAttentionHead', num_classes=10),
 )

@@ -11,14 +11,13 @@ _base_ = '../resattn/attention56_cifar10.py'
 
 # The last stage gives local features and, averaged over its positions, the global vector.
 model = dict(
+    type='PayAttentionNetwork',
     backbone=dict(out_indices=(1, 2), norm_outputs=True),
     neck=dict(
         _delete_=True,
         type='PayAttention',
-        in_channels=(128, 256),
-        levels=(0, 1),
         score='dp',
         global_channels=256,
     ),
-    head=dict(_delete_=True, type='PayAttentionHead', num_classes=10, in_channels=(128, 256)),
+    head=dict(_delete_=True, type='PayAttentionHead', num_classes=10),
 )

@@ -11,8 +11,7 @@ _base_ = './vgg-att2-pc_cifar10.py'
 
 model = dict(
     backbone=dict(arch='resnet164-att'),
-    neck=dict(in_channels=(128, 256, 256)),
-    head=dict(in_channels=(128, 256), dropout=0.3),
+    head=dict(dropout=0.3),
 )
 
 # The authors reflect images at their border before the crop; here it is black. No averaged gradients, as for VGG.

@@ -11,7 +11,7 @@ Data: data/imagenet/{train,val}/<class>/*, or under $MMRESATTN_DATA. On 8 GPUs o
 _base_ = ['../_base_/datasets/imagenet_bs32.py', '../_base_/schedules/resattn_imagenet.py']
 
 model = dict(
-    type='ImageClassifier',
+    type='PayAttentionNetwork',
     backbone=dict(
         type='ResNet',
         depth=50,
@@ -23,8 +23,8 @@ model = dict(
             prefix='backbone.',
         ),
     ),
-    neck=dict(type='PayAttention', in_channels=(1024, 2048), levels=(0, 1), score='dp', global_channels=1024),
-    head=dict(type='PayAttentionHead', num_classes=1000, in_channels=(1024, 2048), topk=(1, 5)),
+    neck=dict(type='PayAttention', score='dp', global_channels=1024),
+    head=dict(type='PayAttentionHead', num_classes=1000, topk=(1, 5)),
 )
 
 optim_wrapper = dict(optimizer=dict(lr=0.01))

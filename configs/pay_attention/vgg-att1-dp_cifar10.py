@@ -11,6 +11,5 @@ _base_ = './vgg-att2-pc_cifar10.py'
 
 model = dict(
     backbone=dict(out_indices=(2,)),
-    neck=dict(in_channels=(512, 512), score='dp'),
-    head=dict(in_channels=(512,)),
+    neck=dict(score='dp'),
 )

@@ -11,6 +11,4 @@ _base_ = './vgg-att2-pc_cifar10.py'
 
 model = dict(
     backbone=dict(out_indices=(2,)),
-    neck=dict(in_channels=(512, 512)),
-    head=dict(in_channels=(512,)),
 )

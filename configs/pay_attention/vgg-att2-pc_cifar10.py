@@ -10,10 +10,10 @@ Data: data/cifar10/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 _base_ = ['../_base_/datasets/cifar10_memory_bs64.py', '../_base_/default_runtime.py']
 
 model = dict(
-    type='ImageClassifier',
+    type='PayAttentionNetwork',
     backbone=dict(type='PayAttentionNet', arch='vgg-att', out_indices=(1, 2)),
-    neck=dict(type='PayAttention', in_channels=(512, 512, 512), score='pc'),
-    head=dict(type='PayAttentionHead', num_classes=10, in_channels=(512, 512)),
+    neck=dict(type='PayAttention', score='pc'),
+    head=dict(type='PayAttentionHead', num_classes=10),
 )
 
 # The authors mirror half of the images and crop none. They train on YUV with locally normalised luminance (CIFAR-10)

@@ -11,8 +11,7 @@ _base_ = './vgg-att2-pc_cifar100.py'
 # The global vector keeps its 512 channels; the 256 of the first level are projected to as many.
 model = dict(
     backbone=dict(out_indices=(0, 1, 2)),
-    neck=dict(in_channels=(256, 512, 512, 512), project='local'),
-    head=dict(in_channels=(512, 512, 512)),
+    neck=dict(project='local'),
 )
 train_dataloader = dict(batch_size=64)
 auto_scale_lr = dict(base_batch_size=64)

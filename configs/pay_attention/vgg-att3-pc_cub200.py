@@ -24,6 +24,4 @@ model = dict(
             ),
         ),
     ),
-    neck=dict(in_channels=(256, 512, 512, 512)),
-    head=dict(in_channels=(256, 512, 512)),
 )

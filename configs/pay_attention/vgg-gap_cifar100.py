@@ -11,6 +11,7 @@ _base_ = './vgg-att2-pc_cifar100.py'
 
 # The authors' code for it was not published; the layers are those that their class activation maps read.
 model = dict(
+    type='ImageClassifier',
     backbone=dict(arch='vgg-gap', out_indices=(2,)),
     neck=dict(_delete_=True, type='GlobalAveragePooling'),
     head=dict(

@@ -10,6 +10,7 @@ Data: data/cifar100/{train,test}/<class>/*, or under $MMRESATTN_DATA.
 _base_ = './vgg-att2-pc_cifar100.py'
 
 model = dict(
+    type='ImageClassifier',
     backbone=dict(arch='vgg', out_indices=()),
     neck=dict(_delete_=True, type='GlobalAveragePooling'),  # of the 1x1 of the global vector
     head=dict(in_channels=(512,)),

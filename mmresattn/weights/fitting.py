@@ -54,10 +54,15 @@ def class_weights(model: nn.Module) -> Iterator[str]:
 
 
 def added_layers(model: nn.Module) -> Iterator[str]:
-    """Names of the attention layers that are added to a known backbone, by their ``place`` in its blocks."""
+    """Names of the attention layers that a checkpoint of the plain network lacks.
+
+    They are those with a ``place`` in the blocks of a backbone, and the children of necks and heads with ``added``.
+    """
     for name, module in model.named_modules():
         if getattr(type(module), 'place', None) in ('branch', 'after'):
             yield name
+        elif getattr(type(module), 'added', False):
+            yield from (f'{name}.{child}' for child, _ in module.named_children())
 
 
 def is_under(name: str, parts: Collection[str]) -> bool:
@@ -158,8 +163,10 @@ def compare_weights(
     by_class = class_weights(model) if fine_tune else ()
     fresh = [part for part in by_class if any(is_under(name, [part]) for name in (*missing, *reshaped, *left))]
     held = [name for name in taken if not name.endswith(counters)]  # BatchNorm takes old files as if they had counters
-    fresh += [part for part in added_layers(model) if fine_tune and not any(is_under(name, [part]) for name in held)]
+    added = [part for part in added_layers(model) if any(is_under(name, [part]) for name in missing)]
+    fresh += [part for part in added if fine_tune and not any(is_under(name, [part]) for name in held)]
     fresh += [part for part in new if any(is_under(name, [part]) for name in missing)]
+    fresh = list(dict.fromkeys(fresh))
     wrong = {
         'not in the file': [name for name in missing if not is_under(name, fresh)],
         'of another shape': [

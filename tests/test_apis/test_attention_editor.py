@@ -19,7 +19,6 @@ from mmpretrain.registry import MODELS
 from mmresattn.apis.attention_editor import AttentionEditor, paint
 from mmresattn.datasets.attention_maps import LoadAttentionMap, read_attention_map
 from mmresattn.datasets.broken_images import BrokenImage
-from mmresattn.models import attention_branch_network
 from mmresattn.models.layers import attention_maps, edit_attention, record_attention
 from tests.conftest import environment
 
@@ -51,7 +50,11 @@ def pay():
 THIRD = (False, False, True)  # of the stages, at 8x8
 NETS = {
     'residual': residual(),
-    'abn': attention_branch_network(dict(type='CIFARResNet', depth=8), num_classes=3),
+    'abn': dict(
+        type='AttentionBranchNetwork',
+        backbone=dict(type='CIFARResNet', depth=8),
+        head=dict(type='AttentionBranchHead', num_classes=3),
+    ),
     'se': wide(attention=dict(type='SqueezeExcitation', stages=THIRD)),
     'nonlocal': wide(attention=dict(type='NonLocalAttention', stages=THIRD)),
     'dot': wide(attention=dict(type='NonLocalAttention', stages=THIRD, mode='dot_product')),

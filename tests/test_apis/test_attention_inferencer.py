@@ -13,7 +13,6 @@ from mmpretrain.apis import ImageClassificationInferencer, get_model
 
 from mmresattn.apis import AttentionInferencer
 from mmresattn.datasets.image_files import BrokenImage
-from mmresattn.models import attention_branch_network
 from mmresattn.models.layers import record_attention
 from mmresattn.visualization import overlay
 from tests.conftest import ROOT
@@ -281,9 +280,13 @@ def test_self_attention_and_attention_branches(tmp_path):
     with pytest.raises(ValueError, match='outside of what the network sees'):
         net(photo(0), on_image=True, query=(20, 60))
 
-    branches = attention_branch_network(dict(type='CIFARResNet', depth=8), num_classes=5)
-    parts = {key: branches[key] for key in ('backbone', 'neck', 'head')}
-    result = AttentionInferencer(config(**parts), pretrained=False)(photo(0), on_image=True)[0]
+    branches = dict(
+        type='AttentionBranchNetwork',
+        backbone=dict(type='CIFARResNet', depth=8),
+        neck=dict(type='AttentionBranchNeck'),
+        head=dict(type='AttentionBranchHead', num_classes=5),
+    )
+    result = AttentionInferencer(config(**branches), pretrained=False)(photo(0), on_image=True)[0]
     assert 0 <= result['pred_label'] < 5 and {one.shape for one in result['attention_on_image'].values()} == {(40, 56)}
 
 

@@ -12,7 +12,6 @@ from mmresattn.datasets import LoadAttentionMap
 from mmresattn.datasets.attention_maps import _images_of, read_attention_map
 from mmresattn.engine import ReplaySampler
 from mmresattn.engine.replay import Draw
-from mmresattn.models import attention_branch_network
 
 GEOMETRY = [
     dict(type='RandomResizedCrop', scale=32),
@@ -189,9 +188,14 @@ def batch(folders):
 
 def model(**kwargs):
     backbone = dict(type='CIFARResNet', depth=8, base_channels=4, stem_channels=4, frozen_stages=2)
-    network = attention_branch_network(backbone, 2, topk=(1,), map_loss_weight=1.0, **kwargs)
-    network['data_preprocessor'] = dict(num_classes=2, mean=[127.0] * 3, std=[60.0] * 3)
-    return MODELS.build(network | dict(train_cfg=kwargs and dict(augments=dict(type='Mixup', alpha=1.0))))
+    network = dict(
+        type='AttentionBranchNetwork',
+        backbone=backbone,
+        head=dict(type='AttentionBranchHead', num_classes=2, map_loss=dict(type='AttentionMapLoss'), **kwargs),
+        data_preprocessor=dict(num_classes=2, mean=[127.0] * 3, std=[60.0] * 3),
+        train_cfg=kwargs and dict(augments=dict(type='Mixup', alpha=1.0)),
+    )
+    return MODELS.build(network)
 
 
 def test_maps_reach_the_loss_and_train_both_branches_alone(folders):
@@ -213,7 +217,7 @@ def test_mixup_of_images_with_maps_is_refused(folders):
     network = model(loss=dict(type='CrossEntropyLoss', use_soft=True)).train()
     data = network.data_preprocessor(batch(folders), training=True)
     data['data_samples'][0].gt_score = torch.tensor([0.6, 0.4])  # whatever was drawn
-    with pytest.raises(ValueError, match='Leave mixup and cutmix out of model.train_cfg'):
+    with pytest.raises(ValueError, match='Remove mixup and cutmix from model.train_cfg'):
         network(**data, mode='loss')
     for sample, score in zip(data['data_samples'], torch.eye(2)):
         sample.gt_score = score

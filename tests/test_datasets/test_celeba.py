@@ -6,7 +6,6 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
 from mmresattn.datasets import CELEBA_ATTRIBUTES, CelebAAttributes
-from mmresattn.models import multi_task_attention_branch_network
 
 TRUTH = np.random.default_rng(0).integers(0, 2, (5, 40))
 SPLIT = [0, 0, 1, 2, 2]
@@ -49,7 +48,13 @@ def test_a_sample_reaches_the_loss(tmp_path):
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         dataset = CelebAAttributes(write(tmp_path), ['train'], pipeline=steps)
         backbone = dict(type='CIFARResNet', depth=8, base_channels=4, stem_channels=4)
-        model = MODELS.build(multi_task_attention_branch_network(backbone, 40, tasks=CELEBA_ATTRIBUTES)).eval()
+        network = dict(
+            type='AttentionBranchNetwork',
+            backbone=backbone,
+            neck=dict(type='MultiTaskAttentionBranchNeck'),
+            head=dict(type='MultiTaskAttentionBranchHead', num_classes=40, tasks=CELEBA_ATTRIBUTES),
+        )
+        model = MODELS.build(network).eval()
     samples = [dataset[i] for i in range(2)]
     data = dict(inputs=[s['inputs'] for s in samples], data_samples=[s['data_samples'] for s in samples])
     with torch.no_grad():

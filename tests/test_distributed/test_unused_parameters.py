@@ -15,7 +15,7 @@ from torch import nn
 from torch.multiprocessing import ProcessRaisedException
 
 import mmresattn  # noqa: F401
-from mmresattn.models import ResidualAttentionNet, attention_branch_network, backbones
+from mmresattn.models import ResidualAttentionNet, backbones
 from mmresattn.models.backbones.residual_attention_net import resolve_arch
 from tests.conftest import ROOT
 
@@ -106,7 +106,11 @@ SE = dict(
 CLASSIFIERS = {
     'frozen stage, checkpointed': dict(backbone=dict(NET, frozen_stages=1, with_cp=True), neck=POOL, head=HEAD),
     'SE-ResNet': dict(backbone=SE, neck=POOL, head=HEAD),
-    'attention branch': attention_branch_network(dict(type='CIFARResNet', depth=8), num_classes=3),
+    'attention branch': dict(
+        type='AttentionBranchNetwork',
+        backbone=dict(type='CIFARResNet', depth=8),
+        head=dict(type='AttentionBranchHead', num_classes=3),
+    ),
     'pay attention': dict(
         backbone=dict(NET, out_indices=(0, 1, 2), norm_outputs=True),
         neck=dict(type='PayAttention', in_channels=(8, 8, 8)),

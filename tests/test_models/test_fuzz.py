@@ -37,7 +37,7 @@ from mmresattn.models.backbones import (
 from mmresattn.models.backbones.residual_attention_net import ARCHITECTURES, STEMS
 from mmresattn.models.heads import PayAttentionHead
 from mmresattn.models.layers import NonLocalAttention, attention_maps, edit_attention, record_attention
-from mmresattn.models.necks import PayAttention, attention_branch_network
+from mmresattn.models.necks import PayAttention
 
 PACKAGE = Path(mmresattn.__file__).parent
 EXAMPLES = int(os.environ.get('MMRESATTN_FUZZ', 100))
@@ -731,16 +731,14 @@ def attention_branch(draw):
                                                     units_after=(0, 1)), attention='spatial'),
     ]))  # fmt: skip
     options = dict(
-        num_classes=draw(st.integers(1, 5)),
-        map_kernel_size=draw(st.sampled_from([1, 3, 5])),
-        residual=draw(st.booleans()),
-        map_loss_weight=draw(st.sampled_from([None, 0, 0.1])),
+        head=dict(type='AttentionBranchHead', num_classes=draw(st.integers(1, 5))),
+        neck=dict(map_kernel_size=draw(st.sampled_from([1, 3, 5])), residual=draw(st.booleans())),
     )
+    if draw(st.booleans()):
+        options['head']['map_loss'] = dict(type='AttentionMapLoss', loss_weight=draw(st.sampled_from([0, 0.1])))
     backbone = dict(backbone, in_channels=images_.channels)
     fault = pick(images_, backbone, options, faults=[None] * 40 + [
-        *[('num_classes', bad) for bad in (0, -1, 1.5, None)],
-        *[('map_kernel_size', bad) for bad in (0, 2, -1, 1.5)],
-        ('map_loss_weight', -1), ('frozen_stages', 9), ('single stage', 1),
+        ('map_kernel_size', 2), ('cut', 'nowhere'), ('frozen_stages', 3), ('single stage', 1),
     ])  # fmt: skip
     if fault:
         fault, value = fault
@@ -749,10 +747,11 @@ def attention_branch(draw):
         elif fault == 'single stage':
             backbone = draw(st.sampled_from([
                 dict(type='CIFARResNet', depth=8, num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,)),
-                dict(type='AttentionResNet', depth=18, num_stages=1, strides=(1,), dilations=(1,)),
                 dict(type='ResidualAttentionNet', arch=dict(base='attention56-cifar', channels=(8,), strides=(1,),
                                                             modules=(1,), poolings=(1,), units_after=(0,))),
             ]))  # fmt: skip
+        elif fault == 'map_kernel_size':
+            options['neck'][fault] = value
         else:
             options[fault] = value
     return images_, backbone, options, draw(st.sampled_from(['tensor', 'loss', 'predict'])), fault
@@ -782,5 +781,5 @@ def test_attention_branch_network(case):
 
     if mode == 'loss':  # a mean over the batch
         images.train = True
-    build = lambda: MODELS.build(attention_branch_network(backbone, **options))  # noqa: E731
+    build = lambda: MODELS.build(dict(type='AttentionBranchNetwork', backbone=backbone, **options))  # noqa: E731
     examine(f'ABN, {mode}', build, forward, images, fault=fault, too_small=too_small)

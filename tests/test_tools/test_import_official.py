@@ -16,7 +16,6 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
-from mmresattn.models import attention_branch_network, multi_task_attention_branch_network
 from mmresattn.weights import read_checkpoint
 from mmresattn.weights.blobs import read_blobs
 from mmresattn.weights.official import FAMILIES, convert
@@ -494,9 +493,9 @@ def shipped(name, **changes):
 
 
 def branch_network(backbone, classes, several_tasks=False):
-    if several_tasks:
-        return multi_task_attention_branch_network(backbone, classes, pool='avg')
-    return attention_branch_network(backbone, classes)
+    neck = dict(type='MultiTaskAttentionBranchNeck', pool='avg') if several_tasks else {}
+    head = dict(type='MultiTaskAttentionBranchHead' if several_tasks else 'AttentionBranchHead', num_classes=classes)
+    return dict(type='AttentionBranchNetwork', backbone=backbone, neck=neck, head=head)
 
 
 NARROW = dict(stem_channels=8, base_channels=8)
@@ -508,8 +507,7 @@ def narrow_vgg(name):
     arch = model.backbone.arch
     narrow = lambda plan: re.sub(r'conv\d+', lambda match: VGG[match[0]], plan)  # noqa: E731
     arch.update(stages=[narrow(plan) for plan in arch.stages], tail=narrow(arch.tail), global_channels=32)
-    model.neck.in_channels = (16, 32, 32, 32)
-    model.head.update(in_channels=(32, 32, 32), num_classes=7)
+    model.head.num_classes = 7
     return model
 
 
@@ -605,29 +603,26 @@ def test_K1_19_outputs_are_those_of_the_official_network(name):
 
 # --- Plain networks of MMPretrain's zoo under attention ---------------------------------------------------------------
 
-PARTS = ('backbone', 'neck.backbone', 'head.backbone')  # of an Attention Branch Network, each with the whole backbone
-
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    'name, parts, same',
+    'name, same',
     [
-        ('nonlocal-resnet50-5block-pretrained_imagenet', PARTS[:1], ['backbone']),
-        ('resnet50-att2-dp-pretrained_imagenet', PARTS[:1], ['backbone']),
-        ('abn-resnet50-pretrained_imagenet', PARTS, ['backbone', 'neck.stage', 'head.stage']),
+        ('nonlocal-resnet50-5block-pretrained_imagenet', ['backbone']),
+        ('resnet50-att2-dp-pretrained_imagenet', ['backbone']),
+        ('abn-resnet50-pretrained_imagenet', ['backbone', 'neck.stage', 'head.stage']),
     ],
 )
-def test_networks_that_begin_as_a_resnet_of_the_zoo(name, parts, same, tmp_path):
+def test_networks_that_begin_as_a_resnet_of_the_zoo(name, same, tmp_path):
     plain = built(dict(type='ImageClassifier', backbone=dict(type='ResNet', depth=50, **NARROW)))
     torch.save(dict(state_dict=plain.state_dict()), tmp_path / 'resnet50.pth')
     assert re.fullmatch(
         r'https://download.openmmlab.com/.*/resnet50_8xb32_in1k_\w+-\w+.pth', shipped(name).backbone.init_cfg.checkpoint
     )
     changes = dict(NARROW, **{'init_cfg.checkpoint': str(tmp_path / 'resnet50.pth')})
-    model = shipped(name, **{f'{part}.{key}': value for part in parts for key, value in changes.items()})
-    if model.neck.type == 'PayAttention':
-        model.neck.update(in_channels=(128, 256), global_channels=128)
-        model.head.in_channels = (128, 256)
+    model = shipped(name, **{f'backbone.{key}': value for key, value in changes.items()})
+    if model.type == 'PayAttentionNetwork':
+        model.neck.global_channels = 128
     elif model.head.type == 'LinearClsHead':
         model.head.in_channels = 256
     model = built(model)

@@ -8,7 +8,6 @@ from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 from torch import nn
 
-from mmresattn.models import attention_branch_network
 from mmresattn.models.layers import edit_attention
 from mmresattn.visualization import CAM_METHODS, cam_layers, class_activation_maps, default_layer
 from tests.conftest import ROOT
@@ -24,7 +23,7 @@ LINEAR = dict(type='LinearClsHead', num_classes=5)
 def classifier(**parts):
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(dict(type='ImageClassifier', data_preprocessor=PREPROCESSOR, **parts))
+        model = MODELS.build({'type': 'ImageClassifier', 'data_preprocessor': PREPROCESSOR, **parts})
     for module in model.modules():  # no BatchNorm is the identity
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -97,7 +96,6 @@ DP = dict(type='PayAttention', in_channels=(8, 8, 8), score='dp')
 PC = dict(type='PayAttention', in_channels=(8, 8, 8), score='pc')
 PAY = dict(type='PayAttentionNet', arch=VGG, out_indices=(1, 2))
 PAY_HEAD = dict(type='PayAttentionHead', num_classes=5, in_channels=(8, 8))
-BRANCHES = attention_branch_network(dict(type='CIFARResNet', depth=8), num_classes=5)
 NETS = {
     'ResidualAttentionNet': (
         dict(backbone=dict(type='ResidualAttentionNet', arch=TINY), neck=GAP, head=dict(LINEAR, in_channels=8)),
@@ -118,7 +116,14 @@ NETS = {
         dict(backbone=PAY, neck=DP, head=dict(PAY_HEAD, combine='indep')),
         'neck.level2.project_local',
     ),
-    'AttentionBranchNetwork': ({key: BRANCHES[key] for key in ('backbone', 'neck', 'head')}, 'head.stage'),
+    'AttentionBranchNetwork': (
+        dict(
+            type='AttentionBranchNetwork',
+            backbone=dict(type='CIFARResNet', depth=8),
+            head=dict(type='AttentionBranchHead', num_classes=5),
+        ),
+        'head.stage',
+    ),
 }  # fmt: skip
 
 
@@ -139,8 +144,7 @@ def test_layers_that_do_not_lead_to_the_scores_are_none(images):
     assert layers['backbone.layer3'] == (16, 2, 2) and 'backbone.layer1.0.se_layer.map' not in layers
     assert 'neck.gap' not in layers and 'backbone.layer4' not in layers  # one position
     assert 'backbone.layer1.0.relu' not in layers  # runs twice
-    branches = {key: BRANCHES[key] for key in ('backbone', 'neck', 'head')}
-    layers = cam_layers(classifier(**branches), images)
+    layers = cam_layers(classifier(**NETS['AttentionBranchNetwork'][0]), images)
     assert 'neck.attention' in layers and 'neck.class_maps' in layers
     assert not [name for name in layers if name.startswith('neck.class_scores')]  # scores of the other branch
 

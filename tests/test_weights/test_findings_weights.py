@@ -23,8 +23,6 @@ from torch import nn
 
 from mmresattn.apis import AttentionInferencer, latest_checkpoint, load_classifier
 from mmresattn.engine import CheckWeightsHook
-from mmresattn.models import attention_branch_network
-from mmresattn.models.heads.multi_task_attention_branch import multi_task_attention_branch_network
 from mmresattn.weights import (
     CheckpointError,
     DamagedCheckpoint,
@@ -258,9 +256,21 @@ def classifier(**parts):
 
 
 CLASSIFIERS = {
-    'abn': (lambda n: attention_branch_network(RESNET20, n), ABN_NEW),
+    'abn': (
+        lambda n: dict(
+            type='AttentionBranchNetwork',
+            backbone=RESNET20,
+            head=dict(type='AttentionBranchHead', num_classes=n),
+        ),
+        ABN_NEW,
+    ),
     'multi-task abn': (
-        lambda n: multi_task_attention_branch_network(RESNET20, n),
+        lambda n: dict(
+            type='AttentionBranchNetwork',
+            backbone=RESNET20,
+            neck=dict(type='MultiTaskAttentionBranchNeck'),
+            head=dict(type='MultiTaskAttentionBranchHead', num_classes=n),
+        ),
         {'neck.attention', 'head.fc'},
     ),
     'linear': (lambda n: classifier(head=head('LinearClsHead', n)), {'head.fc'}),

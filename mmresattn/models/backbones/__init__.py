@@ -1,6 +1,6 @@
 from .attention_resnet import AttentionResNet
 from .cifar_bodies import CIFARDenseNet, CIFARResNet, CIFARResNeXt, CIFARWideResNet
-from .last_stage import LastStage, without_last_stage
+from .cut import LastStage, cut_backbone
 from .pay_attention_vgg import PayAttentionNet
 from .residual_attention import ResidualAttention
 from .residual_attention_net import ResidualAttentionNet
@@ -13,9 +13,9 @@ __all__ = [
     'CIFARResNet',
     'CIFARWideResNet',
     'LastStage',
-    'without_last_stage',
     'PayAttentionNet',
     'ResidualAttention',
     'ResidualAttentionNet',
     'SEBNInception',
+    'cut_backbone',
 ]

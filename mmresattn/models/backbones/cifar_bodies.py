@@ -323,7 +323,8 @@ class CIFARWideResNet(_PreActNet):
 class CIFARDenseNet(_PreActNet):
     """DenseNet-BC: dense blocks of bottlenecks, and transitions that halve channels and size.
 
-    A transition belongs to the stage before it, so that the last stage is a dense block of stride 1.
+    A transition belongs to the stage before it, so that the last stage is a dense block of stride 1. There the
+    Attention Branch Network is cut.
 
     Args:
         depth (int): ``6n + 4``. Defaults to 100.
@@ -342,6 +343,8 @@ class CIFARDenseNet(_PreActNet):
     Raises:
         ValueError: If there is no network of this depth, or an index of a stage is out of range.
     """
+
+    cut_before = 'stage3'
 
     def __init__(
         self,

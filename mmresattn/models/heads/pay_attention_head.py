@@ -40,6 +40,7 @@ class PayAttentionHead(ClsHead):
     """
 
     class_weights = ('fc',)
+    added = True  # to a plain classifier
 
     def __init__(
         self,

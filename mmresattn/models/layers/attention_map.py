@@ -238,9 +238,8 @@ def check_has_attention(model: nn.Module) -> None:
         raise ValueError(
             f'This {type(model).__name__} has no attention maps. Models that have: ResidualAttentionNet; '
             'AttentionResNet, a ResNet with SqueezeExcitation, NonLocalAttention or AttentionAugmentedConv, also in '
-            "place of other libraries' SE-ResNets; SEBNInception; PayAttentionNet and the neck PayAttention; "
-            'attention_branch_network(...). In a model of your own, pass the attention weight through an AttentionMap '
-            'in its forward pass.'
+            "place of other libraries' SE-ResNets; SEBNInception; PayAttentionNetwork; AttentionBranchNetwork. "
+            'In a model of your own, pass the attention weight through an AttentionMap in its forward pass.'
         )
 
 

@@ -92,6 +92,8 @@ class PayAttention(BaseModule):
         ValueError: If an argument does not fit; the message says what would.
     """
 
+    added = True  # to a plain classifier
+
     def __init__(
         self,
         in_channels: Sequence[int],

@@ -7,8 +7,7 @@ from mmpretrain.evaluation import Accuracy, MultiTasksMetric
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from mmresattn.models import attention_branch_network
-from mmresattn.models.classifiers.bayesian_attention_branch import ThinnedNetworks, surer_branch
+from mmresattn.models.classifiers.bayesian_attention_branch_network import ThinnedNetworks, more_confident_branch
 from mmresattn.models.layers import edit_attention, record_attention
 
 RESNET = dict(type='CIFARResNet', depth=14, base_channels=4, stem_channels=4)  # two blocks a stage
@@ -17,11 +16,10 @@ WRN = dict(type='CIFARWideResNet', depth=10, widen_factor=1, drop_rate=0)
 
 def build(backbone=RESNET, bayesian=True, **kwargs):
     """In float64, with random statistics and affine weights of normalisations."""
-    network = attention_branch_network(backbone, 4, topk=(1,))
-    if bayesian:
-        network.update(type='BayesianAttentionBranchNetwork', **kwargs)
+    kind = 'BayesianAttentionBranchNetwork' if bayesian else 'AttentionBranchNetwork'
     torch.manual_seed(0)
-    model = MODELS.build(network)
+    head = dict(type='AttentionBranchHead', num_classes=4)
+    model = MODELS.build(dict(type=kind, backbone=backbone, head=head, **kwargs))
     model.init_weights()
     torch.manual_seed(1)
     for module in model.modules():
@@ -42,7 +40,7 @@ def test_the_branch_of_lower_entropy_answers_and_ties_go_to_the_perception_branc
     """The worked example, entropies 0.943348 and 0.801819; then its mirror, a tie, and certainty against chance."""
     perception = torch.tensor([[0.5, 0.4, 0.1], [0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [1 / 3, 1 / 3, 1 / 3]]).double()
     attention = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.1, 0.2, 0.7], [0.0, 1.0, 0.0]]).double()
-    by_attention, entropies = surer_branch(perception, attention)
+    by_attention, entropies = more_confident_branch(perception, attention)
     assert by_attention.tolist() == [True, False, False, True]
     expected = [[0.943348, 0.801819, 0.801819, math.log(3)], [0.801819, 0.943348, 0.801819, 0]]
     torch.testing.assert_close(entropies, torch.tensor(expected).double(), rtol=0, atol=1e-6)
@@ -74,14 +72,14 @@ def test_the_passes_are_a_loop_over_plain_networks_whose_blocks_are_masked(backb
 
 
 def test_dropout_keeps_the_mean_and_drops_single_features():
-    thinned = ThinnedNetworks(0, range(40), torch.device('cpu'))
+    thinned = ThinnedNetworks(0.3, 0, range(40), torch.device('cpu'))
     x = torch.ones(80, 3, 6, 6)  # 2 images
-    y = thinned(x, 0.3).view(40, 2, 3, 6, 6)
+    y = thinned(x).view(40, 2, 3, 6, 6)
     assert set(y.unique().tolist()) == {0.0, x.div(0.7).max().item()}
     assert torch.equal(y[:, 0], y[:, 1])  # one thinned network a pass
     assert len(y[:, 0].flatten(1).unique(dim=0)) == 40
     assert abs(y[:, 0].mean() - 1) < 4 * math.sqrt(0.3 / 0.7 / 40 / 108)  # four deviations
-    assert not torch.equal(thinned(x, 0.3).view_as(y), y)  # the next block drops others
+    assert not torch.equal(thinned(x).view_as(y), y)  # the next block drops others
 
 
 def test_predictions_are_those_of_the_seed_alone():
@@ -150,7 +148,7 @@ def test_predictions_carry_both_branches_and_their_entropies(monkeypatch):
     with torch.no_grad(), monkeypatch.context() as patch:
         patch.setattr(model, 'sample', lambda inputs: (perception, attention))
         samples = model(images(n), samples, mode='predict')
-    by_attention, entropies = surer_branch(perception, attention)
+    by_attention, entropies = more_confident_branch(perception, attention)
     assert 0 < by_attention.sum() < n  # both answer here
     for i, sample in enumerate(samples):
         for name, scores, entropy in zip(('perception_branch', 'attention_branch'), (perception, attention), entropies):
@@ -177,9 +175,6 @@ def test_predictions_carry_both_branches_and_their_entropies(monkeypatch):
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match=r'drop_rate is in \[0, 1\), not 1'):
-        build(drop_rate=1)
-    with pytest.raises(ValueError, match='passes and passes_at_once are at least 1.*got 0'):
-        build(passes=0)
-    with pytest.raises(ValueError, match='last stage of the CIFARDenseNet is a DenseBlock'):
-        build(dict(type='CIFARDenseNet', depth=10, growth_rate=2))
+    for wrong in (dict(drop_rate=1), dict(passes=0), dict(passes_at_once=0)):
+        with pytest.raises(ValueError, match=r'drop_rate must be in \[0, 1\), passes and passes_at_once at least 1'):
+            build(**wrong)
