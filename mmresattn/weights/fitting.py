@@ -158,8 +158,9 @@ def compare_weights(
     reshaped = [name for name in own if name in taken and taken[name].shape != own[name].shape]
     left = [name for name in taken if name not in own and not name.endswith(counters)]
     if prefix is not None:  # stages that a part was not built with are no mistake
-        children = {name.split('.')[0] for name in own}
-        left = [name for name in left if name.split('.')[0] in children]
+        depth = 1 if len({name.split('.')[0] for name in own}) > 1 else 2  # TIMMBackbone has all in one child
+        children = {tuple(name.split('.')[:depth]) for name in own}
+        left = [name for name in left if tuple(name.split('.')[:depth]) in children]
     by_class = class_weights(model) if fine_tune else ()
     fresh = [part for part in by_class if any(is_under(name, [part]) for name in (*missing, *reshaped, *left))]
     held = [name for name in taken if not name.endswith(counters)]  # BatchNorm takes old files as if they had counters
