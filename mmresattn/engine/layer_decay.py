@@ -1,5 +1,7 @@
 """Layer-wise learning-rate decay, for classifiers, detectors and segmenters alike."""
 
+from functools import partial
+
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
@@ -64,9 +66,10 @@ class BackboneLayerDecayConstructor(DefaultOptimWrapperConstructor):
             )
         super().add_params(params, module, prefix, **kwargs)
         names = {parameter: name for name, parameter in module.named_parameters()}
+        depth_of = getattr(module, 'get_layer_depth', None) or partial(backbone.get_layer_depth, prefix='backbone.')
         for group in params:
             name = names[group['params'][0]]
-            depth, depths = backbone.get_layer_depth(name, 'backbone.')
+            depth, depths = depth_of(name)
             scale = self.paramwise_cfg['layer_decay_rate'] ** (depths - 1 - depth)
             lr = group.get('lr', self.base_lr) * scale
             group.update(lr=lr, lr_scale=scale, layer_id=depth, param_name=name)
