@@ -265,6 +265,6 @@ def test_resnets_of_mmdetection_work_beside_ours():
 
         sample = DetDataSample(metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64), scale_factor=(1, 1)))
         batch = dict(inputs=[torch.zeros(3, 64, 64, dtype=torch.uint8)], data_samples=[sample])
-        with torch.no_grad(), record_attention(detector) as maps:
+        with torch.no_grad():
             results = detector.test_step(batch)
-    assert maps == {} and results[0].pred_instances.bboxes.shape[1] == 4
+    assert results[0].pred_instances.bboxes.shape[1] == 4
