@@ -7,8 +7,8 @@ from .layer_decay import BackboneLayerDecayConstructor
 from .nonfinite_hook import NonFiniteLossHook
 from .prediction_pictures_hook import PredictionPicturesHook
 from .replay import ReplayHook, ReplaySampler, ReplaySeed
+from .stop_hooks import StopOnSignalHook, TimeBudgetHook, TrainingStopped
 from .sync_buffers_hook import SyncSavedBuffersHook
-from .time_budget_hook import TimeBudgetHook
 
 __all__ = [
     'AttentionVisualizationHook',
@@ -22,7 +22,9 @@ __all__ = [
     'ReplayHook',
     'ReplaySampler',
     'ReplaySeed',
+    'StopOnSignalHook',
     'SyncSavedBuffersHook',
     'TimeBudgetHook',
+    'TrainingStopped',
     'WholeCheckpointHook',
 ]
