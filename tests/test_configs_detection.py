@@ -121,9 +121,11 @@ model = dict(
 )
 resize = dict(type='Resize', scale=(64, 48), keep_ratio=True)
 train_pipeline = [
+    dict(type='ReplaySeed'),
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     resize,
+    dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), resize, dict(
@@ -220,6 +222,25 @@ def test_training_without_weights_stops_before_anything_is_read(squares, trained
     after = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['state_dict']
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     train_tool.main([str(squares), '--work-dir', str(tmp_path), '--no-validate', '--resume'])  # at its end already
+
+
+def test_a_killed_detector_resumes_bit_for_bit_and_stops_at_nan(squares, classifier, tmp_path):
+    def train(run, *options):
+        args = [str(squares), '--work-dir', str(tmp_path / run), '--no-validate']
+        options = (f'model.backbone.init_cfg.checkpoint={classifier}', 'train_cfg.max_epochs=2', *options)
+        options += ('default_hooks.checkpoint.by_epoch=False', 'default_hooks.checkpoint.interval=1')
+        train_tool.main([*args, '--cfg-options', *options])
+
+    def saved(run):
+        return torch.load(tmp_path / run / 'iter_4.pth', weights_only=True)
+
+    train('whole')
+    train('resumed', f'load_from={tmp_path}/whole/iter_3.pth', 'resume=True')  # as if killed in the second epoch
+    whole, resumed = saved('whole')['state_dict'], saved('resumed')['state_dict']
+    assert whole.keys() == resumed.keys() and all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    with pytest.raises(FloatingPointError, match='loss of iteration 1 .* is not finite.*loss_mask nan'):
+        train('nan', 'model.roi_head.mask_head.loss_mask.loss_weight=nan')
+    assert not list((tmp_path / 'nan').glob('*.pth'))
 
 
 def test_a_detector_is_tested_drawn_and_written_down(squares, trained, tmp_path):
