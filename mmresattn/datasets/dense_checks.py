@@ -27,22 +27,21 @@ Expected images, a mask for each in one channel of class numbers, and the names 
 
 
 def set_classes(cfg: Config) -> None:
-    """Fill in ``num_classes=None`` of heads, and with it the classes of all data sets, from the training data.
+    """Read the classes of a user's own data where a config leaves them open: ``metainfo=dict(classes=None)``.
 
-    A detector takes the categories of the annotations, a segmenter the lines of ``classes.txt`` in the ``data_root``.
-    A config whose heads all say their number of classes stays as it is.
+    A detector takes the categories of the training annotations, a segmenter the lines of ``classes.txt`` in the
+    ``data_root``. All data sets get these classes, and all heads their number.
 
     Args:
-        cfg (Config): A config of a detector or segmenter.
+        cfg (Config): A config of a detector or segmenter; others stay as they are.
 
     Raises:
         FileNotFoundError: If the file that holds the classes is missing. The message says the layout of the folder.
         ValueError: If it holds no classes.
     """
-    heads = [head for _, head in _heads(cfg.get('model') or {}) if head.num_classes is None]
-    if not heads:
+    dataset = next((dataset for _, dataset in _of_loaders(cfg, ['train_dataloader'])), {})
+    if (dataset.get('metainfo') or {}).get('classes', ()) is not None:
         return
-    dataset = next(innermost_data_sets(cfg.train_dataloader.dataset))
     root = dataset.data_root
     coco = dataset.type == 'CocoDataset'
     path = os.path.join(root, dataset.ann_file if coco else 'classes.txt')
@@ -58,7 +57,7 @@ def set_classes(cfg: Config) -> None:
         raise ValueError(f'{path} holds no classes.')
     for _, dataset in _of_loaders(cfg, ('train_dataloader', 'val_dataloader', 'test_dataloader')):
         dataset.metainfo = dict(dataset.get('metainfo') or {}, classes=tuple(classes))
-    for head in heads:
+    for _, head in _heads(cfg.model):
         head.num_classes = len(classes)
 
 
@@ -182,15 +181,15 @@ def _check_masks(loader: str, dataset: dict, kind: type, classes: list[str]) -> 
         found |= (present := {*np.unique(values).tolist()})
         if wrong := sorted(present - allowed):
             raise ValueError(
-                f'{path} has the value {wrong[0]} at {int((values == wrong[0]).sum()):,} pixels. The '
+                f'{path} has the value {wrong[0]} at {(values == wrong[0]).sum():,} pixels. The '
                 f'{len(known)} classes of {loader} ({_first(known)}) are {lowest} to {len(known) - 1 + lowest}, and '
                 f'{ignored} is not trained' + (', nor is 0 (reduce_zero_label).' if zero_ignored else '.')
             )
     if loader == 'train_dataloader' and len(found & trained) < 2:
         raise ValueError(
             f'The masks in {masks} hold the values {sorted(found)} and no others. {ignored} is not trained, so there '
-            f'is nothing to tell apart. Class numbers are {lowest} to {len(known) - 1 + lowest}; masks of 0 and 255 for '
-            'two classes must be divided by 255.'
+            f'is nothing to tell apart. Class numbers are {lowest} to {len(known) - 1 + lowest}; masks of 0 and 255 '
+            'for two classes must be divided by 255.'
         )
 
 

@@ -34,8 +34,7 @@ def boxes(tmp_path_factory):
 
     def config(classes=('cat', 'dog'), num_classes=2, mask_classes=2):
         dataset = dict(type='CocoDataset', data_root=str(root), data_prefix=dict(img='images/'))
-        if classes:
-            dataset['metainfo'] = dict(classes=classes)
+        dataset['metainfo'] = dict(classes=classes)
         model = dict(
             rpn_head=dict(type='RPNHead', num_classes=1),
             roi_head=dict(
@@ -83,13 +82,13 @@ def test_boxes_that_fit_and_classes_read_from_the_annotations(boxes):
     write, config = boxes
     write()
     check_dense_data(config(), LOADERS)
-    cfg = config(classes=None, num_classes=None, mask_classes=None)
+    cfg = config(classes=None, num_classes=80, mask_classes=80)
     set_classes(cfg)
     assert cfg.val_dataloader.dataset.metainfo.classes == ('cat', 'dog')
     assert cfg.model.roi_head.bbox_head[0].num_classes == cfg.model.roi_head.mask_head.num_classes == 2
     assert cfg.model.rpn_head.num_classes == 1
     check_dense_data(cfg, LOADERS)
-    cfg = config(num_classes=None)
+    cfg = config(classes=None)
     cfg.train_dataloader.dataset.ann_file = 'none.json'
     with pytest.raises(FileNotFoundError, match=r'(?s)none.json, which does not exist.*\{train,val\}.json'):
         set_classes(cfg)
@@ -106,10 +105,8 @@ def masks(tmp_path):
         Image.fromarray(np.resize(np.array(values, np.uint8), (3, 6))).save(tmp_path / 'masks' / f'{name}.png')
     (tmp_path / 'classes.txt').write_text('ground\ntree\nsky\n')
     prefix = dict(img_path='images', seg_map_path='masks')
-    dataset = dict(type='BaseSegDataset', data_root=str(tmp_path), data_prefix=prefix)
-    heads = dict(
-        decode_head=dict(type='UPerHead', num_classes=None), auxiliary_head=[dict(type='FCNHead', num_classes=None)]
-    )
+    dataset = dict(type='BaseSegDataset', data_root=str(tmp_path), data_prefix=prefix, metainfo=dict(classes=None))
+    heads = dict(decode_head=dict(type='UPerHead', num_classes=9), auxiliary_head=[dict(type='FCNHead', num_classes=9)])
     return tmp_path, Config(dict(default_scope='mmseg', model=heads, train_dataloader=dict(dataset=dataset)))
 
 
