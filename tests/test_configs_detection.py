@@ -121,9 +121,11 @@ model = dict(
 )
 resize = dict(type='Resize', scale=(64, 48), keep_ratio=True)
 train_pipeline = [
+    dict(type='ReplaySeed'),
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     resize,
+    dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), resize, dict(
@@ -222,6 +224,25 @@ def test_training_without_weights_stops_before_anything_is_read(squares, trained
     train_tool.main([str(squares), '--work-dir', str(tmp_path), '--no-validate', '--resume'])  # at its end already
 
 
+def test_a_killed_detector_resumes_bit_for_bit_and_stops_at_nan(squares, classifier, tmp_path):
+    def train(run, *options):
+        args = [str(squares), '--work-dir', str(tmp_path / run), '--no-validate']
+        options = (f'model.backbone.init_cfg.checkpoint={classifier}', 'train_cfg.max_epochs=2', *options)
+        options += ('default_hooks.checkpoint.by_epoch=False', 'default_hooks.checkpoint.interval=1')
+        train_tool.main([*args, '--cfg-options', *options])
+
+    def saved(run):
+        return torch.load(tmp_path / run / 'iter_4.pth', weights_only=True)
+
+    train('whole')
+    train('resumed', f'load_from={tmp_path}/whole/iter_3.pth', 'resume=True')  # as if killed in the second epoch
+    whole, resumed = saved('whole')['state_dict'], saved('resumed')['state_dict']
+    assert whole.keys() == resumed.keys() and all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    with pytest.raises(FloatingPointError, match='loss of iteration 1 .* is not finite.*loss_mask nan'):
+        train('nan', 'model.roi_head.mask_head.loss_mask.loss_weight=nan')
+    assert not list((tmp_path / 'nan').glob('*.pth'))
+
+
 def test_a_detector_is_tested_drawn_and_written_down(squares, trained, tmp_path):
     import mmengine
 
@@ -236,6 +257,41 @@ def test_a_detector_is_tested_drawn_and_written_down(squares, trained, tmp_path)
     assert all(isinstance(mask, dict) for mask in predictions[0]['pred_instances']['masks'])  # packed
     with pytest.raises(ValueError, match='no tta_pipeline'):
         test_tool.main([*args, '--tta'])
+
+
+OWN = """
+_base_ = '{root}/configs/detection/faster-rcnn_attention-resnet50_own.py'
+model = dict(
+    backbone=dict(arch={arch}, out_indices=(0, 1), norm_outputs=True, new_masks=False, init_cfg=None),
+    neck=dict(in_channels=[8, 16], out_channels=8, num_outs=2),
+    rpn_head=dict(in_channels=8, feat_channels=8, anchor_generator=dict(scales=[4], strides=[4, 8])),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=8, featmap_strides=[4, 8]),
+        bbox_head=dict(in_channels=8, fc_out_channels=16),
+    ),
+)
+data_root = '{data}'
+train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
+train_cfg = dict(max_epochs=1)
+"""
+
+
+def test_own_boxes_are_trained_and_evaluated_with_the_classes_of_their_file(squares, tmp_path):
+    (tmp_path / 'images').symlink_to(squares.parent)
+    config = tmp_path / 'own.py'
+    config.write_text(OWN.format(root=ROOT, data=tmp_path, arch={**ARCH, '_delete_': True}))
+    small = [f'{loader}_dataloader.dataset.pipeline.{i}.scale=(64,48)' for loader, i in (('train', 3), ('val', 1))]
+    args = [str(config), '--work-dir', str(tmp_path / 'work'), '--cfg-options', *small]
+    with pytest.raises(FileNotFoundError, match=r'(?s)train.json, which does not exist.*images/\*'):
+        train_tool.main(args)
+    for name in ('train', 'val'):
+        (tmp_path / f'{name}.json').write_text(squares.with_name('boxes.json').read_text())
+    train_tool.main(args)
+    saved = torch.load(tmp_path / 'work/epoch_1.pth', weights_only=True)
+    assert saved['meta']['dataset_meta']['classes'] == ('square',)
+    assert saved['state_dict']['roi_head.bbox_head.fc_cls.weight'].shape == (2, 16)  # with the background
+    assert (tmp_path / 'work/best_coco_bbox_mAP_epoch_1.pth').exists()
 
 
 def test_attention_of_a_detector_lies_on_the_original_image(squares, trained):

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 pytest.importorskip('mmseg')
 
 CONFIGS = sorted(path.name for path in ROOT.glob('configs/segmentation/*.py'))
-FULL = [name for name in CONFIGS if 'dsb2018' not in name]
+FULL = [name for name in CONFIGS if 'dsb2018' not in name and 'own' not in name]
 UNTRAINED = [name for name in FULL if 'resnet50' not in name]  # on Attention-56, without published weights
 STRIDES = {
     'fcn_attention56-d8': (8, 8),
@@ -69,17 +69,14 @@ def test_config_builds_and_fits_together(name):
     assert cfg.default_scope == 'mmseg'
     gpus, images = map(int, re.search(r'_(\d)xb(\d)', name).groups())
     assert cfg.train_dataloader.batch_size == images and cfg.auto_scale_lr.base_batch_size == gpus * images
-    # What makes a training replayable.
-    assert cfg.train_dataloader.dataset.pipeline[0].type == 'ReplaySeed'
-    assert cfg.train_dataloader.sampler == dict(type='ReplaySampler', infinite=True)
-    assert {'ReplayHook', 'SyncSavedBuffersHook'} <= {hook.type for hook in cfg.custom_hooks}
 
     with DefaultScope.overwrite_default_scope('mmseg'):
         dataset = DATASETS.build({**cfg.train_dataloader.dataset, 'lazy_init': True})  # reads no file
     # Test-time augmentation takes the first.
     assert cfg.data_preprocessor == {**cfg.model.data_preprocessor, '_scope_': 'mmseg'}
     classes = dataset.metainfo['classes']
-    assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes == len(classes)
+    if 'own' not in name:  # whose classes are read from the data
+        assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes == len(classes)
     size = tuple(map(int, re.search(r'-(\d+)x(\d+)\.py', name).groups()))
     crop = next(step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomCrop')
     assert crop.crop_size == cfg.model.data_preprocessor.size == size

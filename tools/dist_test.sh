@@ -2,6 +2,10 @@
 # bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [options of test.py]     NNODES, NODE_RANK, MASTER_ADDR and PORT for many nodes
 set -euo pipefail
 
+if ! [[ ${3:-} =~ ^[1-9][0-9]*$ ]]; then
+    echo "Usage: bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [options of test.py], with GPUS, the processes per node, a number" >&2
+    exit 2
+fi
 CONFIG=$1
 CHECKPOINT=$2
 GPUS=$3

@@ -2,6 +2,10 @@
 # bash tools/dist_train.sh CONFIG GPUS [options of train.py]     NNODES, NODE_RANK, MASTER_ADDR and PORT for many nodes
 set -euo pipefail
 
+if ! [[ ${2:-} =~ ^[1-9][0-9]*$ ]]; then
+    echo "Usage: bash tools/dist_train.sh CONFIG GPUS [options of train.py], with GPUS, the processes per node, a number" >&2
+    exit 2
+fi
 CONFIG=$1
 GPUS=$2
 

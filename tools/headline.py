@@ -19,7 +19,6 @@ its iteration and learning rate, with new momentum, and logs a warning. A finish
 import argparse
 import json
 import platform
-import signal
 import statistics
 import subprocess
 import sys
@@ -39,7 +38,7 @@ from safetensors.torch import save_file
 import mmresattn
 from mmresattn.apis import add_common_arguments, build_runner, latest_checkpoint, load_config
 from mmresattn.apis.command_line import ArgumentParser, run_tool
-from mmresattn.engine import TimeBudgetHook
+from mmresattn.engine import TrainingStopped
 from mmresattn.models.fuse import has_fast_bfloat16
 from mmresattn.weights import read_checkpoint
 from mmresattn.weights.loader import METADATA
@@ -177,15 +176,15 @@ def main(argv=None):
     cfg.dump(recipe)
     prepare(cfg, args)
     runner = build_runner(cfg, ['train_dataloader', 'val_dataloader' if args.holdout else 'test_dataloader'])
-    budget = next(hook for hook in runner.hooks if isinstance(hook, TimeBudgetHook))
-    terminate = signal.signal(signal.SIGTERM, lambda *_: setattr(budget, 'end', 0))
-    runner.train()
-    signal.signal(signal.SIGTERM, terminate)
-    if budget.stopped:
+    try:
+        runner.train()
+    except TrainingStopped as stopped:
         if args.unfinished:
             save_unfinished(latest_checkpoint(work_dir), args.unfinished)
         minutes = (time.monotonic() - started) / 60
-        print(f'Iteration {runner.iter} of {runner.max_iters}, {minutes:.1f} minutes. Run the same command again.')
+        print(
+            f'Iteration {stopped.iteration} of {runner.max_iters}, {minutes:.1f} minutes. Run the same command again.'
+        )
         return
 
     lines = scalars(work_dir)

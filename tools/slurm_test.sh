@@ -3,6 +3,10 @@
 # Variables: GPUS, GPUS_PER_NODE, CPUS_PER_TASK, SRUN_ARGS
 set -euo pipefail
 
+if [ $# -lt 4 ]; then
+    echo "Usage: bash tools/slurm_test.sh PARTITION JOB CONFIG CHECKPOINT [options of test.py]" >&2
+    exit 2
+fi
 PARTITION=$1
 JOB=$2
 CONFIG=$3

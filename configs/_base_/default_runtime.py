@@ -12,6 +12,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type='ReplayHook'),  # resumed = uninterrupted
+    dict(type='StopOnSignalHook'),  # SIGTERM and SIGUSR1: saves a checkpoint and exits
     dict(type='NonFiniteLossHook'),  # stops at a loss of NaN, and says where it came from
     dict(type='BrokenImagesHook'),  # lists the images that were skipped
     dict(type='SyncSavedBuffersHook'),  # BatchNorm statistics agree between processes

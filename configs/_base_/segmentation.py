@@ -4,6 +4,7 @@ custom_imports = dict(
 )
 custom_hooks = [
     dict(type='ReplayHook'),  # resumed = uninterrupted
+    dict(type='StopOnSignalHook'),  # SIGTERM and SIGUSR1: saves a checkpoint and exits
     dict(type='NonFiniteLossHook'),  # stops at a loss of NaN, and says where it came from
     dict(type='SyncSavedBuffersHook'),  # BatchNorm statistics agree between processes
     dict(type='ChannelsLastWeightsHook'),  # faster on CPUs

@@ -7,8 +7,7 @@ Data: data/bccd/{images,annotations/{train,val,test}.json}, or under $MMRESATTN_
     python tools/train.py configs/detection/faster-rcnn_attention56-cifar_fpn_bccd.py
 """
 
-_base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py', '../_base_/detection.py']
-randomness = dict(seed=0)
+_base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', '../_base_/detection.py']
 
 strides = [2, 4, 8]
 model = dict(
@@ -105,13 +104,5 @@ auto_scale_lr = dict(enable=False, base_batch_size=2)
 
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(
-        type='WholeCheckpointHook', interval=1, max_keep_ckpts=2, save_best='coco/bbox_mAP', rule='greater'
-    ),
+    checkpoint=dict(max_keep_ckpts=2, save_best='coco/bbox_mAP', rule='greater'),
 )
-custom_hooks = [
-    dict(type='ReplayHook'),
-    dict(type='NonFiniteLossHook'),
-    dict(type='SyncSavedBuffersHook'),
-    dict(type='ChannelsLastWeightsHook'),
-]

@@ -2,13 +2,18 @@
 
 RAN's authors published no weights: train attention56_imagenet on ImageNet first.
 Without its checkpoint, training does not start. Nobody has trained this config to its end yet.
-Data: data/coco, as for MMDetection.
+Data: data/coco, as for MMDetection, or under $MMRESATTN_DATA.
 
     bash tools/dist_train.sh configs/detection/mask-rcnn_attention56_fpn_1x_coco.py 8 \\
         --cfg-options model.backbone.init_cfg.checkpoint=work_dirs/attention56_imagenet/CHECKPOINT.pth
 """
 
-_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', '../_base_/detection.py']
+_base_ = [
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    '../_base_/datasets/coco_instance.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    '../_base_/detection.py',
+]
 
 model = dict(
     backbone=dict(

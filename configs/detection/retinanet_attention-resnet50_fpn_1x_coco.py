@@ -2,12 +2,18 @@
 
 The backbone begins as torchvision's ResNet-50, which is downloaded, as MMDetection's does; masks are new and trained in
 every stage. Nobody has trained this config to its end yet.
-Data: data/coco, as for MMDetection.
+Data: data/coco, as for MMDetection, or under $MMRESATTN_DATA.
 
     bash tools/dist_train.sh configs/detection/retinanet_attention-resnet50_fpn_1x_coco.py 8
 """
 
-_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', '../_base_/detection.py']
+_base_ = [
+    'mmdet::_base_/models/retinanet_r50_fpn.py',
+    '../_base_/datasets/coco_detection.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    '../_base_/detection.py',
+    'mmdet::retinanet/retinanet_tta.py',
+]
 
 model = dict(
     backbone=dict(
@@ -21,3 +27,4 @@ model = dict(
         init_cfg=dict(type='PretrainedTrunk', checkpoint='torchvision://resnet50'),
     )
 )
+optim_wrapper = dict(optimizer=dict(lr=0.01))

@@ -2,13 +2,19 @@
 
 RAN's authors published no weights: train attention56_imagenet on ImageNet first.
 Without its checkpoint, training does not start. Nobody has trained this config to its end yet.
-Data: data/coco, as for MMDetection.
+Data: data/coco, as for MMDetection, or under $MMRESATTN_DATA.
 
     bash tools/dist_train.sh configs/detection/retinanet_attention56_fpn_1x_coco.py 8 \\
         --cfg-options model.backbone.init_cfg.checkpoint=work_dirs/attention56_imagenet/CHECKPOINT.pth
 """
 
-_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', '../_base_/detection.py']
+_base_ = [
+    'mmdet::_base_/models/retinanet_r50_fpn.py',
+    '../_base_/datasets/coco_detection.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    '../_base_/detection.py',
+    'mmdet::retinanet/retinanet_tta.py',
+]
 
 model = dict(
     backbone=dict(
@@ -23,3 +29,4 @@ model = dict(
     ),
     neck=dict(in_channels=[512, 1024, 2048], start_level=0),
 )
+optim_wrapper = dict(optimizer=dict(lr=0.01))

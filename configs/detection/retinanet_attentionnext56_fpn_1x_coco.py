@@ -2,7 +2,7 @@
 
 RAN's authors published no weights: train attentionnext56_imagenet on ImageNet first.
 Without its checkpoint, training does not start. Nobody has trained this config to its end yet.
-Data: data/coco, as for MMDetection.
+Data: data/coco, as for MMDetection, or under $MMRESATTN_DATA.
 
     bash tools/dist_train.sh configs/detection/retinanet_attentionnext56_fpn_1x_coco.py 8 \\
         --cfg-options model.backbone.init_cfg.checkpoint=work_dirs/attentionnext56_imagenet/CHECKPOINT.pth

@@ -10,7 +10,7 @@ _base_ = [
     '../_base_/models/fcn_attention56-d8.py',
     '../_base_/datasets/ade20k.py',
     'mmseg::_base_/default_runtime.py',
-    'mmseg::_base_/schedules/schedule_160k.py',
+    '../_base_/schedules/segmentation_160k.py',
     '../_base_/segmentation.py',
 ]
 

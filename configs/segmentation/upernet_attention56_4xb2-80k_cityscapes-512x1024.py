@@ -10,7 +10,7 @@ _base_ = [
     '../_base_/models/upernet_attention56.py',
     '../_base_/datasets/cityscapes.py',
     'mmseg::_base_/default_runtime.py',
-    'mmseg::_base_/schedules/schedule_80k.py',
+    '../_base_/schedules/segmentation_80k.py',
     '../_base_/segmentation.py',
 ]
 

@@ -21,7 +21,7 @@ from ..compat import enable_for
 from ..compat.cpu_launch import prepare_cpu_launch
 from ..compat.cpu_memory import keep_large_blocks
 from ..compat.fsdp_resume import allow_fsdp_resume
-from ..datasets import check_data, innermost_data_sets, set_num_classes
+from ..datasets import check_data, check_dense_data, innermost_data_sets, set_classes, set_num_classes
 from ..engine import CheckWeightsHook
 from ..weights import (
     CheckpointError,
@@ -64,6 +64,7 @@ def load_config(args: argparse.Namespace) -> Config:
         _move_data(cfg, options['data_root'])
     cfg.merge_from_dict(options)
     set_num_classes(cfg)
+    set_classes(cfg)
     enable_for(cfg)
     cfg.launcher = args.launcher
     cfg.work_dir = (
@@ -163,6 +164,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> Runner:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         check_classifier_weights(cfg.model)
     check_data(cfg, loaders)
+    check_dense_data(cfg, loaders)
     prepare_cpu_launch(cfg)
     if get_device() == 'cpu':
         keep_large_blocks()

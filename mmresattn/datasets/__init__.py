@@ -4,6 +4,7 @@ from .broken_images import BrokenImagesHook, LoadCheckedImage
 from .celeba import CELEBA_ATTRIBUTES, CelebAAttributes
 from .checks import check_data, innermost_data_sets
 from .class_attributes import ClassAttributes
+from .dense_checks import check_dense_data, set_classes
 from .image_arrays import ImageArrays
 from .image_files import BrokenImage, check_image, find_image_files
 from .image_folders import ImageFolders
@@ -31,8 +32,10 @@ __all__ = [
     'NoisyLabels',
     'PhotoFolder',
     'check_data',
+    'check_dense_data',
     'check_image',
     'find_image_files',
     'innermost_data_sets',
+    'set_classes',
     'set_num_classes',
 ]

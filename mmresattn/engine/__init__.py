@@ -6,9 +6,9 @@ from .compile_hook import CompileBackboneHook
 from .layer_decay import BackboneLayerDecayConstructor
 from .nonfinite_hook import NonFiniteLossHook
 from .prediction_pictures_hook import PredictionPicturesHook
-from .replay import ReplayHook, ReplaySampler, ReplaySeed
+from .replay import ReplayAspectRatioBatchSampler, ReplayHook, ReplaySampler, ReplaySeed
+from .stop_hooks import StopOnSignalHook, TimeBudgetHook, TrainingStopped
 from .sync_buffers_hook import SyncSavedBuffersHook
-from .time_budget_hook import TimeBudgetHook
 
 __all__ = [
     'AttentionVisualizationHook',
@@ -19,10 +19,13 @@ __all__ = [
     'CompileBackboneHook',
     'NonFiniteLossHook',
     'PredictionPicturesHook',
+    'ReplayAspectRatioBatchSampler',
     'ReplayHook',
     'ReplaySampler',
     'ReplaySeed',
+    'StopOnSignalHook',
     'SyncSavedBuffersHook',
     'TimeBudgetHook',
+    'TrainingStopped',
     'WholeCheckpointHook',
 ]

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
@@ -14,6 +15,7 @@ from ..weights.loader import unwrap
 from ..weights.record import KEY
 
 WHOLE_FILES = 'mmresattn.whole_files'
+STOPPED = 'stopped.pth'  # of a training that stopped in the middle of an epoch
 
 
 @register_backend(WHOLE_FILES)
@@ -87,6 +89,9 @@ class WholeCheckpointHook(CheckpointHook):
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         super()._save_checkpoint_with_step(runner, step, meta)
+        outdated = self.file_backend.join_path(self.out_dir, STOPPED)
+        if is_main_process() and self.file_backend.isfile(outdated):
+            self.file_backend.remove(outdated)
         self.file_backend.commit()
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:

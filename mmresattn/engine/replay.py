@@ -7,7 +7,7 @@ save, and neither the number of workers nor an interruption changes the result.
 
 import logging
 from collections.abc import Iterator, Sized
-from itertools import chain, count, repeat
+from itertools import chain, count, islice, repeat
 
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import DefaultSampler
@@ -16,7 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import DATA_SAMPLERS, HOOKS, TRANSFORMS
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch.utils.data import get_worker_info
+from torch.utils.data import BatchSampler, get_worker_info
 
 from ..utils import seed_by
 
@@ -75,6 +75,50 @@ class ReplaySampler(DefaultSampler):
             skipped = 0
 
 
+@DATA_SAMPLERS.register_module()
+class ReplayAspectRatioBatchSampler(BatchSampler):
+    """Batches of images that are all wide or all high, as by MMDetection's ``AspectRatioBatchSampler``, from any batch.
+
+    Args:
+        sampler (ReplaySampler): Draws the images.
+        batch_size (int): Images per batch.
+        drop_last (bool): Whether to leave out a last batch that is smaller. Defaults to False.
+    """
+
+    def __init__(self, sampler: ReplaySampler, batch_size: int, drop_last: bool = False) -> None:
+        super().__init__(sampler, batch_size, drop_last)
+        self.skipped = 0
+        self.wide: dict[int, bool] = {}
+
+    def skip(self, batches: int) -> None:
+        """Let the next iteration begin after so many batches, whose images are not loaded."""
+        self.skipped = batches
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        skipped, self.skipped = self.skipped, 0
+        return islice(self._batches(), skipped, None)
+
+    def _batches(self) -> Iterator[list[Draw]]:
+        waiting = {True: [], False: []}
+        for draw in self.sampler:
+            batch = waiting[self._is_wide(draw)]
+            batch.append(draw)
+            if len(batch) == self.batch_size:
+                yield list(batch)
+                batch.clear()
+        left = waiting[False] + waiting[True]
+        end = len(left) - len(left) % self.batch_size if self.drop_last else len(left)
+        for start in range(0, end, self.batch_size):
+            yield left[start : start + self.batch_size]
+
+    def _is_wide(self, draw: Draw) -> bool:
+        index = int(draw)
+        if index not in self.wide:
+            info = self.sampler.dataset.get_data_info(index)
+            self.wide[index] = info['width'] >= info['height']
+        return self.wide[index]
+
+
 @TRANSFORMS.register_module()
 class ReplaySeed(BaseTransform):
     """Seeds everything that follows in a pipeline by the draw; it comes first.
@@ -123,11 +167,14 @@ class ReplayHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Set the sampler to where the run stands."""
         loop = runner.train_loop
-        sampler = getattr(loop.dataloader, 'sampler', None)
-        if not isinstance(sampler, ReplaySampler):
+        batches = getattr(loop.dataloader, 'batch_sampler', None)
+        sampler = getattr(batches, 'sampler', None)
+        if not isinstance(sampler, ReplaySampler) or type(batches) not in (BatchSampler, ReplayAspectRatioBatchSampler):
             runner.logger.warning(
-                'ReplayHook: a resumed run will differ from an uninterrupted one, because the sampler is not a '
-                'ReplaySampler.'
+                'ReplayHook: a resumed run will differ from an uninterrupted one, because '
+                f'{type(sampler).__name__} with {type(batches).__name__} cannot start in the middle of an epoch. '
+                "Set sampler=dict(type='ReplaySampler') in train_dataloader, and batch_sampler=None or "
+                "dict(type='ReplayAspectRatioBatchSampler')."
             )
             return
         iter_based = isinstance(loop, IterBasedTrainLoop)
@@ -144,7 +191,10 @@ class ReplayHook(Hook):
         broadcast_object_list(seeds)
         started_elsewhere = position or sampler.seed != seeds[0]
         sampler.seed = seeds[0]
-        sampler.skip(position * loop.dataloader.batch_size)
+        if isinstance(batches, ReplayAspectRatioBatchSampler):
+            batches.skip(position)
+        else:
+            sampler.skip(position * batches.batch_size)
         if iter_based and started_elsewhere:
             # MMEngine would now load and drop `iter` batches. It gets as many placeholders, then the real ones.
             loop.dataloader_iterator = chain(repeat(None, loop.iter), iter(loop.dataloader))

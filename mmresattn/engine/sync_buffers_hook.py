@@ -26,17 +26,18 @@ class SyncSavedBuffersHook(SyncBuffersHook):
             and (self.every_n_train_iters(runner, hook.interval, hook.save_begin) or self.is_last_train_iter(runner))
             for hook in runner.hooks
         ):
-            self._average(runner)
+            self.average(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Average the buffers."""
-        self._average(runner)
+        self.average(runner)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Average the buffers, unless that was just done."""
-        self._average(runner)
+        """Average the buffers."""
+        self.average(runner)
 
-    def _average(self, runner: Runner) -> None:
+    def average(self, runner: Runner) -> None:
+        """Average the buffers over processes, unless that was done since the last iteration."""
         if not self.distributed or self.called_in_train:
             return
         averaged = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]

@@ -1,13 +1,15 @@
 """Whole runs of tools/train.py in two processes of a CPU."""
 
 import os
+import signal
 
 import pytest
 import torch
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-import mmresattn  # noqa: F401
+from mmresattn.engine import TrainingStopped
 from tests.conftest import ROOT
 from tests.test_tools import test_train
 from tools import train as train_tool
@@ -44,6 +46,15 @@ class RatesOfTest(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         self.seen.append([group['lr'] for group in runner.optim_wrapper.optimizer.param_groups])
+
+
+@HOOKS.register_module(force=True)
+class SignalOfTest(Hook):
+    """Sends SIGTERM to the second process after four iterations."""
+
+    def after_train_iter(self, runner, **kwargs):
+        if get_rank() == 1 and runner.iter == 3:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def train(rank, config, work_dir, *args):
@@ -109,3 +120,24 @@ def test_ddp_resumes_exactly_buffers_too(in_processes, tmp_path):
     in_processes(train, config, tmp_path / 'b', '--resume', str(tmp_path / 'a' / 'iter_10.pth'))
     a, b = (weights(tmp_path / run, 15) for run in 'ab')
     assert any('running_var' in key for key in a) and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def train_and_stop(rank, config, work_dir):
+    with pytest.raises(TrainingStopped) as stopped:
+        train(rank, config, work_dir)
+    return stopped.value.iteration
+
+
+def test_a_signal_to_one_process_stops_all(in_processes, tmp_path):
+    to_one = "custom_hooks = [dict(type='StopOnSignalHook'), dict(type='ReplayHook'), dict(type='SignalOfTest')]\n"
+    config = write(tmp_path, 'resattn/attention56_digits')
+    (tmp_path / 'signalled').mkdir()
+    signalled = write(tmp_path / 'signalled', 'resattn/attention56_digits', to_one)
+    assert in_processes(train_and_stop, signalled, tmp_path / 'parts') == [4, 4]
+    assert torch.load(tmp_path / 'parts/iter_4.pth', weights_only=False)['meta']['iter'] == 4
+    in_processes(train, config, tmp_path / 'parts', '--resume')
+    in_processes(train, config, tmp_path / 'whole')
+    whole, parts = (weights(tmp_path / run) for run in ('whole', 'parts'))
+    for name, value in whole.items():
+        # Averaging the statistics of BatchNorm at iteration 4 rounds them; no weight depends on them.
+        torch.testing.assert_close(parts[name], value, rtol=1e-5 if 'running' in name else 0, atol=0)

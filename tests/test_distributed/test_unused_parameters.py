@@ -7,14 +7,14 @@ from functools import cache
 
 import pytest
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.structures import DataSample
 from torch import nn
 from torch.multiprocessing import ProcessRaisedException
 
-import mmresattn  # noqa: F401
+from mmresattn.compat.cpu_launch import prepare_cpu_launch
 from mmresattn.models import ResidualAttentionNet, backbones
 from mmresattn.models.backbones.residual_attention_net import resolve_arch
 from tests.conftest import ROOT
@@ -85,6 +85,14 @@ def test_outputs_and_frozen_stages_in_any_combination(out_indices):
         assert unused_parameters(net) == [], frozen_stages
 
 
+def test_outputs_that_a_neck_leaves_out_need_no_norm():
+    """As FPN with start_level=1 leaves out the first."""
+    with torch.device('meta'):
+        net = ResidualAttentionNet(NARROW, out_indices=(0, 1, 2, 3), norm_outputs=(1, 2, 3))
+        sum(output.sum() for output in net(torch.empty(2, 3, 64, 64))[1:]).backward()
+    assert [name for name, parameter in net.named_parameters() if parameter.grad is None] == []
+
+
 def test_a_part_that_no_output_needs_is_found():
     with torch.device('meta'):
         net = ResidualAttentionNet(NARROW)
@@ -116,6 +124,7 @@ CLASSIFIERS = {
         neck=dict(type='PayAttention', in_channels=(8, 8, 8)),
         head=dict(type='PayAttentionHead', num_classes=3, in_channels=(8, 8)),
     ),
+    'SyncBN': dict(backbone=dict(NET, norm_cfg=dict(type='SyncBN')), neck=POOL, head=HEAD),
     # Its head takes the last output alone.
     'to fail': dict(backbone=dict(NET, out_indices=(1, 2), norm_outputs=True), neck=POOL, head=HEAD),
 }
@@ -123,8 +132,10 @@ CLASSIFIERS = {
 
 def two_steps(rank, name):
     torch.manual_seed(0)
+    cfg = Config(dict(launcher='pytorch', model={'type': 'ImageClassifier', **CLASSIFIERS[name]}))
+    prepare_cpu_launch(cfg)  # without a GPU, BatchNorm in the place of SyncBN
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(ConfigDict({'type': 'ImageClassifier', **CLASSIFIERS[name]})).train()
+        model = MODELS.build(cfg.model).train()
     model = MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     samples = [DataSample().set_gt_label(label) for label in range(3)]

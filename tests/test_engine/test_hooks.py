@@ -60,7 +60,7 @@ def test_another_sampler_is_warned_of(monkeypatch):
     run, said = runner(EpochBasedTrainLoop, DefaultSampler(range(10), seed=0)), []
     monkeypatch.setattr(run.logger, 'warning', said.append)
     ReplayHook().before_train(run)
-    assert len(said) == 1 and 'not a ReplaySampler' in said[0]
+    assert len(said) == 1 and 'DefaultSampler with BatchSampler cannot start' in said[0]
 
 
 def test_draws_of_an_iteration_depend_on_it_alone():

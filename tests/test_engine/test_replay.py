@@ -7,7 +7,7 @@ from mmengine.dataset import DefaultSampler
 from torch.utils.data import DataLoader
 
 from mmresattn.datasets import ImageArrays
-from mmresattn.engine import ReplaySampler
+from mmresattn.engine import ReplayAspectRatioBatchSampler, ReplaySampler
 from mmresattn.engine.replay import Draw
 
 
@@ -32,6 +32,34 @@ def test_infinite_draws_go_on_after_any_number(skipped):
     assert draws(skipped, 25) == draws(base, 35)[skipped - base : skipped - base + 25]
     if skipped < 100:
         assert draws(skipped, 25) == draws(0, skipped + 25)[skipped:]
+
+
+class Shapes(list):
+    """Images by width, all 10 high."""
+
+    def get_data_info(self, index):
+        return dict(width=self[index], height=10)
+
+
+@pytest.mark.parametrize('drop_last', [True, False])
+def test_batches_by_aspect_ratio_are_those_of_mmdetection_from_any_batch(drop_last):
+    theirs = pytest.importorskip('mmdet.datasets.samplers.batch_sampler').AspectRatioBatchSampler
+    images = Shapes([5, 20, 10, 9, 30, 1, 2, 3, 15, 7, 11])
+
+    def batches(skipped=0, epoch=2):
+        sampler = ReplaySampler(images, seed=3)
+        sampler.set_epoch(epoch)
+        ours = ReplayAspectRatioBatchSampler(sampler, 2, drop_last)
+        ours.skip(skipped)
+        return list(ours)
+
+    expected = theirs(ReplaySampler(images, seed=3), 2, drop_last)
+    expected.sampler.set_epoch(2)
+    whole = list(expected)
+    assert len(whole) == len(ReplayAspectRatioBatchSampler(expected.sampler, 2, drop_last)) == (5 if drop_last else 6)
+    for skipped in range(len(whole) + 1):
+        assert batches(skipped) == whole[skipped:]
+    assert batches(epoch=0) != whole and all(draw.key == (3, 2) for batch in batches() for draw in batch)
 
 
 def test_one_epoch_holds_every_sample_once():

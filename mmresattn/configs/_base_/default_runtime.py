@@ -9,6 +9,7 @@ from mmresattn.engine import (
     ChannelsLastWeightsHook,
     NonFiniteLossHook,
     ReplayHook,
+    StopOnSignalHook,
     SyncSavedBuffersHook,
     WholeCheckpointHook,
 )
@@ -26,6 +27,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type=ReplayHook),
+    dict(type=StopOnSignalHook),
     dict(type=NonFiniteLossHook),
     dict(type=BrokenImagesHook),
     dict(type=SyncSavedBuffersHook),

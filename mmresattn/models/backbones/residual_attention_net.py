@@ -235,9 +235,10 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
             unit takes that of the stage before, whose grid it reads. Defaults to 1 everywhere.
         out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0; negative ones count from the end.
             Nothing is built past the last of them. Defaults to -1.
-        norm_outputs (bool): Whether outputs of earlier stages also pass a normalisation and a ReLU of their own, which
-            an FPN wants. Outputs of post-activation units (AttentionNeXt) are activated and stay as they are. Defaults
-            to False.
+        norm_outputs (bool | Sequence[int]): Whether outputs of earlier stages also pass a normalisation and a ReLU of
+            their own, which an FPN wants, or of which stages, from 0: with ``start_level=1`` an FPN uses no output of
+            stage 0, so ``(1, 2, 3)``. Outputs of post-activation units (AttentionNeXt) are activated and stay as they
+            are. Defaults to False.
         frozen_stages (int): Stages that are not trained: 0 freezes the stem, 1 also the first stage, and so on to the
             number of stages, which freezes everything but ``norm_outputs``; -1 freezes nothing. Defaults to -1.
         norm_eval (bool): Whether BatchNorm layers stay in evaluation mode in training. Defaults to False.
@@ -273,7 +274,7 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
         strides: Sequence[int] | None = None,
         dilations: Sequence[int] | None = None,
         out_indices: int | Sequence[int] = -1,
-        norm_outputs: bool = False,
+        norm_outputs: bool | Sequence[int] = False,
         frozen_stages: int = -1,
         norm_eval: bool = False,
         new_masks: bool = False,
@@ -316,6 +317,7 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
         self.recomputed = AttentionModule if any(arch.modules) else unit
         self.stages = []
         self.strides = list(strides)[: max(self.out_indices) + 1]
+        normed = range(n) if norm_outputs is True else norm_outputs or ()
         for i, stride in enumerate(self.strides):
             width = arch.channels[i]
             make = dict(dilation=dilations[i], norm_cfg=norm_cfg)
@@ -345,7 +347,7 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
                 stage.add_module(f'unit{k + 2}', unit(width, width, **make))
             self.add_module(f'stage{i + 1}', stage)
             self.stages.append(f'stage{i + 1}')
-            if unit.preactivation and (i == n - 1 or norm_outputs and i in self.out_indices):
+            if unit.preactivation and (i == n - 1 or i in normed and i in self.out_indices):
                 self.add_module(f'norm{i + 1}', norm_relu(norm_cfg, width))
             channels = width
         for module in self.modules():
