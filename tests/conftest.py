@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from mmresattn.compat import enable, enable_operators
+from mmresattn.models.layers import attention_maps, record_attention
 
 ROOT = Path(__file__).parent.parent
 if 'PYTEST_XDIST_WORKER' in os.environ:
@@ -37,6 +39,11 @@ class WithoutBatchNorm(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         return args[0] if function is functional.batch_norm else function(*args, **(kwargs or {}))
+
+
+def record_if_any(model):
+    """A context that records the maps of a model, and of a plain one gives none."""
+    return record_attention(model) if attention_maps(model) else nullcontext({})
 
 
 @pytest.fixture(autouse=True)

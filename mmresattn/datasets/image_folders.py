@@ -44,9 +44,7 @@ class ImageFolders(CustomDataset):
     - A list (``ann_file``) may begin with a byte-order mark, be in UTF-16, have blank lines, or separate folders by
       backslashes. See :func:`~mmresattn.datasets.lists.read_image_list`.
 
-    Args:
-        *args: See ``CustomDataset``.
-        **kwargs: See ``CustomDataset``.
+    Arguments are those of ``CustomDataset``.
 
     Raises:
         FileNotFoundError: If a list is missing.

@@ -56,8 +56,8 @@ def other_layers(
         meta (Mapping[str, Any]): Metadata of the checkpoint.
         loaded (Collection[str]): Weights of the model that the checkpoint has.
         prefix (str): Name of that part in the checkpoint, with a dot at its end. Defaults to ''.
-        part (bool): Whether it is a part. It may have smaller strides and dilation, as backbones for segmentation do.
-            Defaults to False.
+        part (bool): Whether it is a part. It may have other strides and dilation, as backbones for dense prediction
+            do, unless a block strides in another of its convolutions. Defaults to False.
 
     Returns:
         List[str]: A sentence for each difference, or for what the checkpoint should say and does not.
@@ -81,7 +81,10 @@ def other_layers(
         theirs = saved.get(prefix + name)
         if isinstance(module, nn.Conv2d) and f'{name}.weight' in loaded:
             ours, theirs = own.get(name, PLAIN_CONV), theirs or PLAIN_CONV
-            same = ours['stride'] in (1, theirs['stride']) if part else ours == theirs
+            same = ours == theirs
+            if part:  # which of a block's convolutions stride is Caffe's or PyTorch's style
+                elsewhere = _strided(saved, (prefix + name).rpartition('.')[0])
+                same = not elsewhere or _strided(own, name.rpartition('.')[0]) <= elsewhere
         elif isinstance(module, POOLS) and theirs:
             ours = own[name]
             same = ours == theirs
@@ -94,6 +97,12 @@ def other_layers(
                 f'{", ".join(f"{key} {ours[key]}" for key in changed)} in the model'
             )
     return differing
+
+
+def _strided(layers: Mapping[str, dict], block: str) -> set[str]:
+    """The children of a block that have a stride."""
+    children = {name.rpartition('.')[2]: layer for name, layer in layers.items() if name.rpartition('.')[0] == block}
+    return {name for name, layer in children.items() if layer['stride'] != 1}
 
 
 def other_preprocessing(model: nn.Module, meta: Mapping[str, Any]) -> list[str]:

@@ -314,7 +314,7 @@ def test_K2_7_pictures_are_named_by_the_relative_path(net, tmp_path):
     unique = UniqueNames()
     assert [unique(name) for name in ('a', 'a', 'a_2', 'a')] == ['a', 'a_2', 'a_2_2', 'a_3']
 
-    dataset = dict(type='CustomDataset', data_prefix=str(tmp_path / 'images'), classes=['$1', '猫 $', 'c'])
+    dataset = dict(type='CustomDataset', data_prefix=str(tmp_path / 'images'), classes=['a', 'b', 'c'])
     folder = tmp_path / 'images'
     (folder / '.hidden/0.png').unlink()
     (folder / '.hidden').rmdir()

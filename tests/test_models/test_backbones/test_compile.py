@@ -33,6 +33,7 @@ CASES = {
         one_stage('attention-resnet18'),
         one_stage('attention452-cifar', cifar=True),
     ],
+    'ResidualAttention': [dict(trunk=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8))],
     'AttentionResNet': [
         dict(depth=18, attention=[dict(type='SqueezeExcitation'), NON_LOCAL]),
         dict(depth=18, attention=dict(NON_LOCAL, mode='gaussian', sub_sample=False)),

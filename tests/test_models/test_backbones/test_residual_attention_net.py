@@ -1,6 +1,5 @@
 import itertools
 import re
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 
 import pytest
@@ -12,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmresattn.models.backbones.residual_attention_net import ARCHITECTURES, ResidualAttentionNet, resolve_arch
 from mmresattn.models.layers import AttentionModule, PreActBottleneck, edit_attention, record_attention
-from tests.conftest import WithoutBatchNorm
+from tests.conftest import WithoutBatchNorm, record_if_any
 
 # Parameters with a head of 1000 or 10 classes, multiply-adds with it at 224 or 32, convolutions and BatchNorms.
 FACTS = {
@@ -64,8 +63,7 @@ def test_official_numbers(arch):
         backbone = ResidualAttentionNet(arch, out_indices=range(len(channels))).eval()
         head = nn.Linear(channels[-1], classes)
         image = torch.empty(1, 3, side, side)
-    recording = record_attention(backbone) if any(backbone.arch.modules) else nullcontext({})
-    with FlopCounterMode(display=False) as counter, WithoutBatchNorm(), recording as maps:
+    with FlopCounterMode(display=False) as counter, WithoutBatchNorm(), record_if_any(backbone) as maps:
         outs = backbone(image)
         head(outs[-1].mean((2, 3)))
     modules = [*backbone.modules()]

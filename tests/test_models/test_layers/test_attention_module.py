@@ -6,6 +6,7 @@ from mmresattn.models.layers import (
     MASK_ACTIVATIONS,
     AttentionModule,
     InceptionUnit,
+    NormReLU,
     PreActBottleneck,
     ResNeXtUnit,
     SoftMaskBranch,
@@ -82,9 +83,9 @@ def test_soft_mask_is_the_official_graph_of_stage_a():
 
 def test_head_of_the_mask():
     kinds = [type(module) for module in SoftMaskBranch(64, 1).linear]
-    assert kinds == [nn.Sequential, nn.Conv2d, nn.Sequential, nn.Conv2d]
+    assert kinds == [NormReLU, nn.Conv2d, NormReLU, nn.Conv2d]
     kinds = [type(module) for module in SoftMaskBranch(64, 1, unit=ResNeXtUnit).linear]
-    assert kinds == [nn.Conv2d, nn.Sequential, nn.Conv2d]  # AttentionNeXt: nothing before linear_1
+    assert kinds == [nn.Conv2d, NormReLU, nn.Conv2d]  # AttentionNeXt: nothing before linear_1
     assert all(conv.bias is None for conv in SoftMaskBranch(64, 1).modules() if isinstance(conv, nn.Conv2d))
 
 
