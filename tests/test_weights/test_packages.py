@@ -39,6 +39,16 @@ def test_weights_are_those_of_timm():
 
 
 @needs_photos
+def test_backbone_without_its_last_layers_takes_them():
+    levels = dict(LITE0, features_only=True, out_indices=(3, 4))  # has neither conv_head nor the last normalisation
+    init = dict(type='ClassifierWeights', checkpoint=ADDRESS)
+    backbone = MODELS.build(dict(levels, _scope_='mmpretrain', init_cfg=init))
+    backbone.init_weights()
+    state = read_checkpoint(ADDRESS)['state_dict']
+    assert all(torch.equal(weight, state[f'backbone.{name}']) for name, weight in backbone.state_dict().items())
+
+
+@needs_photos
 @pytest.mark.skipif('MMRESATTN_DATA' not in os.environ, reason='needs imagenet-1k-samples in $MMRESATTN_DATA')
 def test_photographs_are_recognised_with_and_without_masks():
     paths = sorted(Path(os.environ['MMRESATTN_DATA'], 'imagenet-1k-samples').iterdir())[::50]
