@@ -111,7 +111,7 @@ class InMemory:
         """
         batch = self.__getitems__([index])
         image = batch['inputs'][0]  # C, H, W
-        img = image.permute(1, 2, 0).contiguous().numpy()
+        img = image.permute(1, 2, 0).contiguous().cpu().numpy()
         return self.pipeline(dict(img=img, inputs=image, data_samples=batch['data_samples'][0]))
 
     @property
