@@ -314,10 +314,10 @@ def test_K2_7_pictures_are_named_by_the_relative_path(net, tmp_path):
     unique = UniqueNames()
     assert [unique(name) for name in ('a', 'a', 'a_2', 'a')] == ['a', 'a_2', 'a_2_2', 'a_3']
 
-    dataset = dict(type='CustomDataset', data_prefix=str(tmp_path / 'images'), classes=['a', 'b', 'c'])
-    folder = tmp_path / 'images'
-    (folder / '.hidden/0.png').unlink()
-    (folder / '.hidden').rmdir()
+    files = ['a/0.png', 'b/0.bmp', 'b/0.png', 'b/0_2.png', 'c/d/0.png']
+    (tmp_path / 'list.txt').write_text(''.join(f'{name} {i % 3}\n' for i, name in enumerate(files)))
+    dataset = dict(type='CustomDataset', data_prefix=str(tmp_path / 'images'), classes=['$1', '猫 $', 'c'],
+                   ann_file=str(tmp_path / 'list.txt'))  # fmt: skip
     files = checkpoint(config(dataset), tmp_path)
     test_tool.main([*files, '--work-dir', str(tmp_path / 'run'), '--show-dir', str(tmp_path / 'predicted')])
     drawn = {path.relative_to(tmp_path / 'predicted').as_posix() for path in (tmp_path / 'predicted').rglob('*.png')}
