@@ -61,8 +61,9 @@ def run_tool(main: Callable[[], Result]) -> Result:
 def mistake(error: Exception, tool: Path) -> str | None:
     """What to tell the user of an error that is not a fault of the program.
 
-    Mistakes are files that cannot be read or written, types that no registry knows, errors that this package or the
-    tool raises on purpose, that is by a ``raise`` of their own, and workers of dataloaders that are killed.
+    Mistakes are files that cannot be read or written, configs that MMEngine cannot read, types that no registry knows,
+    errors that this package or the tool raises on purpose, that is by a ``raise`` of their own, and workers of
+    dataloaders that are killed.
 
     Args:
         error (Exception): The error.
@@ -82,6 +83,8 @@ def mistake(error: Exception, tool: Path) -> str | None:
         return str(error)[found.end() :].rpartition(f'{name}: ')[2] if ours else None
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f'{error.filename}: {error.strerror}'
+    if _is_of_config(error.__traceback__):
+        return f'The config cannot be read: {type(error).__name__}: {error}'
     unknown = isinstance(error, KeyError) and ' is not in the ' in str(error)
     if isinstance(error, OSError) or unknown or _raised_on_purpose(error.__traceback__, tool):
         return str(error.args[0]) if isinstance(error, KeyError) else str(error) or type(error).__name__
@@ -90,6 +93,19 @@ def mistake(error: Exception, tool: Path) -> str | None:
 
 def _is_ours(file: Path, tool: Path) -> bool:
     return file.resolve().is_relative_to(PACKAGE.resolve()) or file.resolve() == tool.resolve()
+
+
+def _is_of_config(traceback: TracebackType | None) -> bool:
+    """Whether an error comes out of reading a config or changing it by ``--cfg-options``."""
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if code.co_name in ('fromfile', 'merge_from_dict') and Path(code.co_filename).parts[-2:] == (
+            'config',
+            'config.py',
+        ):
+            return True
+        traceback = traceback.tb_next
+    return False
 
 
 def _raised_on_purpose(traceback: TracebackType | None, tool: Path) -> bool:

@@ -113,6 +113,13 @@ def test_findings_K4_10_also_while_a_config_is_formatted(capsys, monkeypatch):
     assert 'num_workers' in line and 'config file' not in line
 
 
+@pytest.mark.parametrize('text', ['model = dict(', 'x = 1 / 0', "_base_ = 'nowhere.py'"])
+def test_configs_that_cannot_be_read(text, capsys, monkeypatch, tmp_path):
+    (tmp_path / 'c.py').write_text(text)
+    status, line = told(lambda: Config.fromfile(tmp_path / 'c.py'), capsys, monkeypatch)
+    assert status == 2 and ('The config cannot be read: ' in line or 'nowhere.py: No such file' in line)
+
+
 @pytest.mark.parametrize('by_epoch', [True, False])
 def test_findings_K4_1_fewer_images_than_a_batch(by_epoch, tmp_path):
     cfg = Config.fromfile(ROOT / 'configs/resattn/attention56_digits.py')
