@@ -107,7 +107,7 @@ def test_output_is_the_formula_of_the_paper(images):
             torch.testing.assert_close(module(x), blocks / 1.5, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize('attention', ['channel', 'spatial'])
+@pytest.mark.parametrize('attention', ['mixed', 'spatial'])
 def test_other_activations_start_with_equal_outputs(attention, images):
     trunk, _ = TRUNKS['resnet18']
     plain, model = random_plain(trunk), build(trunk, attention=attention, poolings=(2, None, 0, 1), mask_width=0.5)
@@ -179,7 +179,7 @@ def test_errors_say_what_fits(images):
         build(dict(type='VGG', depth=11))
     with pytest.raises(ValueError, match=r'one number \(or None\) for each of the 4 runs .*layer1.0.*\(3, 2\) does'):
         build(resnet, poolings=(3, 2))
-    with pytest.raises(ValueError, match="attention is one of .*'local'"):
+    with pytest.raises(ValueError, match="attention is 'mixed' or 'spatial'.*'local'"):
         build(resnet, attention='local')
     with pytest.raises(ValueError, match='4x4 are too small'):
         build(resnet)(images[:, :, :16, :16])

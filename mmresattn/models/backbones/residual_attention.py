@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 
-from ..layers import MASK_ACTIVATIONS, AttentionModule, SoftMaskBranch
+from ..layers import AttentionModule, SoftMaskBranch
 from ..layers.checks import check_integers
 
 # Residual blocks of MMPretrain and timm: classes of these names and what inherits from them.
@@ -47,7 +47,7 @@ class AttentionAroundBlocks(AttentionModule):
         trunk (Sequence[nn.Module]): Blocks that keep the shape (N, C, H, W).
         channels (int): C.
         poolings (int): Poolings of the soft mask branch.
-        attention (str): ``'mixed'``, ``'channel'`` or ``'spatial'``; see :class:`AttentionModule`.
+        attention (str): ``'mixed'`` or ``'spatial'``; see :class:`AttentionModule`.
         mask_width (int): Width of the units of the mask.
         norm_cfg (dict): Normalisation of the mask, by MMCV's registry.
     """
@@ -66,12 +66,11 @@ class AttentionAroundBlocks(AttentionModule):
         super().__init__(channels, poolings, p=0, t=0, attention=attention, norm_cfg=norm_cfg, mask_width=mask_width)
         self.trunk = nn.Sequential(*trunk)
         self.mask.init_weights()
-        self.factor_at_start = 1.0 if attention == 'channel' else 1.5  # 1 + M0
 
     def forward(self, x: Tensor) -> Tensor:
         self._check_size(x)
         mask = self.map(self.activation(self.mask(x)))  # N, C, H, W
-        return self.trunk(x) * ((1 + mask) / self.factor_at_start)
+        return self.trunk(x) * ((1 + mask) / 1.5)  # 1 + M0: both sigmoids give 1/2 of zero
 
 
 @MODELS.register_module()
@@ -98,8 +97,9 @@ class ResidualAttention(BaseBackbone):
         trunk (dict): Config of the backbone: a convolutional network with residual blocks, such as MMPretrain's
             ``ResNet`` and its relatives, ``RegNet``, ``ConvNeXt``, ``EfficientNet``, ``MobileNetV2`` and
             ``MobileNetV3``, and ``TIMMBackbone`` with such networks.
-        attention (str): ``'mixed'`` (f1), ``'channel'`` (f2) or ``'spatial'`` (f3), the activation of the masks (paper,
-            section 3.2). Defaults to ``'mixed'``.
+        attention (str): ``'mixed'`` (f1) or ``'spatial'`` (f3), the activation of the masks (paper, section 3.2). The
+            L2 normalisation of ``'channel'`` (f2) has no finite gradient at zero, where these masks start. Defaults to
+            ``'mixed'``.
         poolings (Sequence[int | None], optional): Poolings of the soft mask branch at each run of blocks; None leaves
             out the mask. By default masks go down to the size of the backbone's last features, and blocks of that size
             have none, as in the paper: ``(3, 2, 1, None)`` for a ResNet.
@@ -125,8 +125,8 @@ class ResidualAttention(BaseBackbone):
         norm_cfg: dict = dict(type='BN'),
     ) -> None:
         super().__init__()
-        if attention not in MASK_ACTIVATIONS:
-            raise ValueError(f'attention is one of {list(MASK_ACTIVATIONS)}, not {attention!r}.')
+        if attention not in ('mixed', 'spatial'):
+            raise ValueError(f"attention is 'mixed' or 'spatial', whose masks can start at zero, not {attention!r}.")
         self.freeze_trunk = freeze_trunk
         # A plain name is MMPretrain's, whatever package's model was built last in this process.
         self.plain = {'_scope_': 'mmpretrain', **trunk}
