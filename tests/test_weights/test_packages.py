@@ -65,7 +65,7 @@ def test_photographs_are_recognised_with_and_without_masks():
     with torch.no_grad():
         scores = classifier(LITE0)(torch.stack(images), mode='tensor')
         masked = classifier(dict(type='ResidualAttention', trunk=LITE0))(torch.stack(images), mode='tensor')
-    assert (scores.argmax(1) == labels).sum() >= 16  # of 20; all 1,000: 85.3 %
+    assert (scores.argmax(1) == labels).sum() >= 16  # of 20; all 1,000: 85.6 %
     assert torch.equal(scores, masked)
 
 
