@@ -3,9 +3,13 @@
 Importing ``mmresattn`` changes nothing in other packages. :func:`enable` switches the cures on.
 """
 
-from functools import cache
+from __future__ import annotations
 
-from mmengine.config import Config
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # whether MMEngine is there is checked after this import
+    from mmengine.config import Config
 
 
 @cache
