@@ -23,7 +23,7 @@ def cifar10(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('name', 'narrow'), [('digits', dict(base_channels=4)), ('cifar10', dict(depth=10, widen_factor=1))]
+    ('name', 'narrow'), [('digits', dict(base_channels=8)), ('cifar10', dict(depth=10, widen_factor=1))]
 )
 def test_one_network_goes_on_with_and_without_maps(name, narrow, cifar10, tmp_path, monkeypatch, capsys):
     example = correct_and_train.EXAMPLES[name]
