@@ -273,6 +273,7 @@ model = dict(
 data_root = '{data}'
 train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
+val_evaluator = dict(ann_file=data_root + '/val.json')
 train_cfg = dict(max_epochs=1)
 """
 

@@ -13,7 +13,7 @@ own = dict(data_root=data_root, data_prefix=dict(img='images/'), metainfo=dict(c
 train_dataloader = dict(dataset=dict(**own, ann_file='train.json'))
 val_dataloader = dict(dataset=dict(**own, ann_file='val.json'))
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=None)  # the boxes of the data set
+val_evaluator = dict(ann_file=data_root + '/val.json')
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=0.0025))  # for 2 images a step; MMDetection's 0.02 is for 16
