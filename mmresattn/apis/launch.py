@@ -88,7 +88,12 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def _move_data(cfg: Config, folder: str) -> None:
-    """Let the data sets that read from the config's ``data_root`` read from another folder."""
+    """Let the data sets and evaluators that read from the config's ``data_root`` read from another folder."""
+    for name in ('val_evaluator', 'test_evaluator'):
+        evaluator = cfg.get(name) or {}
+        file = evaluator.get('ann_file') if isinstance(evaluator, dict) else None
+        if file and cfg.get('data_root') and file.startswith(f'{cfg.data_root}/'):
+            evaluator.ann_file = osp.join(folder, file[len(cfg.data_root) + 1 :])
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         for dataset in innermost_data_sets((cfg.get(name) or {}).get('dataset') or {}):
             if dataset.get('data_root') == cfg.get('data_root'):

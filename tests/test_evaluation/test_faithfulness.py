@@ -194,13 +194,13 @@ def batches(sizes=(3, 2)):
 def test_a_table_over_a_data_set(model):
     pytest.importorskip('pytorch_grad_cam')
     state = torch.get_rng_state()
-    found = faithfulness(model, batches(), steps=8, percentiles=(30, 70))
+    found = faithfulness(model, batches(), steps=8, percentiles=(30, 70), reduction='mean')
     assert torch.equal(torch.get_rng_state(), state) and not model.training
     maps = ['backbone.stage1.attention1.map', 'backbone.stage3.attention1.map']
     assert list(found) == [*maps, 'gradcam', 'centre', 'random', 'random, smooth']
     assert all(list(one) == ['deletion', 'insertion', 'road'] for one in found.values())
     assert all(value.shape == (5,) and value.isfinite().all() for one in found.values() for value in one.values())
-    again = faithfulness(model, batches(), steps=8, percentiles=(30, 70))
+    again = faithfulness(model, batches(), steps=8, percentiles=(30, 70), reduction='mean')
     assert all(torch.equal(value, again[name][key]) for name, one in found.items() for key, value in one.items())
     # By hand: the second batch, the first module, deletion of the predicted class.
     batch = list(batches())[1]['inputs']
