@@ -360,7 +360,7 @@ def album(tmp_path):
     return album
 
 
-def test_K2_9_and_16_what_cannot_be_read_is_skipped_counted_and_listed(net, album, monkeypatch):
+def test_K2_9_and_K2_16_what_cannot_be_read_is_skipped_counted_and_listed(net, album, monkeypatch):
     said = []
     monkeypatch.setattr('mmresattn.visualization.image_sources.print_log', lambda text, *_, **__: said.append(text))
     results = net(str(album), show_dir=album.parent / 'shown')
