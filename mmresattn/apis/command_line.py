@@ -1,9 +1,9 @@
 """The manners of all command lines: help that shows every default, and mistakes of the user told in one line."""
 
 import argparse
-import dis
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -95,24 +95,16 @@ def _is_ours(file: Path, tool: Path) -> bool:
     return file.resolve().is_relative_to(PACKAGE.resolve()) or file.resolve() == tool.resolve()
 
 
-def _is_of_config(traceback: TracebackType | None) -> bool:
+def _is_of_config(frames: TracebackType | None) -> bool:
     """Whether an error comes out of reading a config or changing it by ``--cfg-options``."""
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        if code.co_name in ('fromfile', 'merge_from_dict') and Path(code.co_filename).parts[-2:] == (
-            'config',
-            'config.py',
-        ):
-            return True
-        traceback = traceback.tb_next
-    return False
+    return any(
+        frame.name in ('fromfile', 'merge_from_dict') and Path(frame.filename).parts[-2:] == ('config', 'config.py')
+        for frame in traceback.extract_tb(frames)
+    )
 
 
-def _raised_on_purpose(traceback: TracebackType | None, tool: Path) -> bool:
-    if traceback is None:
+def _raised_on_purpose(frames: TracebackType | None, tool: Path) -> bool:
+    if frames is None:
         return False
-    while traceback.tb_next:
-        traceback = traceback.tb_next
-    code = traceback.tb_frame.f_code
-    raises = dis.opname[code.co_code[traceback.tb_lasti]] == 'RAISE_VARARGS'
-    return raises and _is_ours(Path(code.co_filename), tool)
+    last = traceback.extract_tb(frames)[-1]
+    return last.line.startswith('raise') and _is_ours(Path(last.filename), tool)
