@@ -1,5 +1,7 @@
 """Trainings that stop before their end, at a signal or a time limit, with a checkpoint to resume from."""
 
+import multiprocessing
+import os
 import os.path as osp
 import signal
 import threading
@@ -10,7 +12,7 @@ import torch
 from mmengine.dist import all_reduce, barrier, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmengine.runner.loops import IterBasedTrainLoop, _InfiniteDataloaderIterator
 from torch import distributed
 
@@ -106,13 +108,10 @@ class StopOnSignalHook(StopHook):
         """The signal received."""
         return f'received {signal.Signals(self.received).name}' if self.received else ''
 
-    def before_train(self, runner: Runner) -> None:
-        """Listen, in this process and in the workers that it starts."""
-        super().before_train(runner)
-        self.before = {}
-        if threading.current_thread() is not threading.main_thread() or not _saves(runner):
-            return  # Python does not allow it there, or there is nothing to save by
-        self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+    def before_run(self, runner: Runner) -> None:
+        """Let the workers of dataloaders survive the signal: before a resumed run chooses where its data begin."""
+        if not isinstance(runner._train_loop, BaseLoop) or not self._can_listen(runner):
+            return  # the property `train_loop` would build one for a test
         for loop in (runner.train_loop, runner.val_loop):
             loader = getattr(loop, 'dataloader', None)
             if getattr(loader, 'num_workers', 0):
@@ -121,6 +120,17 @@ class StopOnSignalHook(StopHook):
         if isinstance(loop, IterBasedTrainLoop) and loop.dataloader.num_workers:
             loop.dataloader._iterator = None  # its workers were started with the loop: start them again
             loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
+
+    def before_train(self, runner: Runner) -> None:
+        """Listen."""
+        super().before_train(runner)
+        self.before = {}
+        if self._can_listen(runner):
+            self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+
+    def _can_listen(self, runner: Runner) -> bool:
+        """Whether this is the main thread, where Python allows it, of a run that can save."""
+        return threading.current_thread() is threading.main_thread() and _saves(runner)
 
     def _receive(self, number: int, frame) -> None:
         self.received = number
@@ -194,8 +204,16 @@ def save_now(runner: Runner) -> None:
 
 
 def _init_worker(init_fn, worker: int) -> None:
-    """Let a worker survive the first signal: the main process, which got it too, still needs its batches."""
-    for number in SIGNALS:
-        signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+    """Let a worker obey its main process alone: a scheduler signals both, and the main process still needs batches."""
+    if hasattr(signal, 'sigwaitinfo'):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        parent = multiprocessing.parent_process().pid
+        threading.Thread(target=_wait_for_signal_of, args=(parent,), daemon=True).start()
     if init_fn is not None:
         init_fn(worker)
+
+
+def _wait_for_signal_of(parent: int) -> None:
+    while signal.sigwaitinfo(SIGNALS).si_pid != parent:
+        pass
+    os._exit(0)

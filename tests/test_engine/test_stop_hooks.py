@@ -40,7 +40,7 @@ def runner(work_dir, by_epoch, *hooks):
 
 
 class SignalAfter(Hook):
-    """Sends a signal to this process and its workers, as schedulers do."""
+    """Another process sends a signal to this one and its workers, as schedulers do."""
 
     def __init__(self, iteration, number):
         self.iteration, self.number = iteration, number
@@ -49,8 +49,8 @@ class SignalAfter(Hook):
         if runner.iter + 1 == self.iteration:
             workers = multiprocessing.active_children()
             assert workers
-            for pid in (*(worker.pid for worker in workers), os.getpid()):
-                os.kill(pid, self.number)
+            pids = [str(pid) for pid in (*(worker.pid for worker in workers), os.getpid())]
+            subprocess.run(['kill', f'-{int(self.number)}', *pids], check=True)
 
 
 @pytest.mark.parametrize(('by_epoch', 'number'), [(True, signal.SIGTERM), (False, signal.SIGUSR1)])
@@ -66,6 +66,10 @@ def test_stopped_by_a_signal_and_resumed_is_uninterrupted(tmp_path, by_epoch, nu
     with pytest.raises(TrainingStopped) as stopped:
         part.train()
     assert stopped.value.code == 75 and stopped.value.iteration == iteration
+    for worker in multiprocessing.active_children():  # as at the exit of the process
+        worker.terminate()
+        worker.join(20)
+        assert worker.exitcode == 0
     assert torch.load(latest_checkpoint(parts), weights_only=False)['meta']['iter'] == iteration
     runner(parts, by_epoch).train()
     assert not (parts / 'stopped.pth').exists() and (parts / f'{"epoch_2" if by_epoch else "iter_4"}.pth').exists()
