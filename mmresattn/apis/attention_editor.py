@@ -178,7 +178,9 @@ class AttentionEditor:
         self.inferencer = AttentionInferencer(str(config), str(checkpoint), device)
         if not isinstance(self.inferencer.model, BaseClassifier):
             raise ValueError(f'The editor shows scores of classes; a {type(self.inferencer.model).__name__} has none.')
-        self.kinds = {name: tap.kind for name, tap in attention_maps(self.inferencer.model).items()}
+        taps = attention_maps(self.inferencer.model)
+        self.kinds = {name: tap.kind for name, tap in taps.items()}
+        self._extra_tokens = {name: tap.extra_tokens for name, tap in taps.items()}
         self.layers = list(self.kinds)
         self.checkpoint = _sha256(Path(checkpoint))
         self._lock = threading.RLock()
@@ -284,10 +286,11 @@ class AttentionEditor:
         def edit(attention: Tensor) -> Tensor:
             grid = attention.shape[2:]
             if kind == 'pairwise':
-                grid = pairwise_attention(attention[:1], shape).shape[2:]
+                grid = pairwise_attention(attention[:1], shape, extra_tokens=self._extra_tokens[layer]).shape[2:]
             value, opacity = _on_grid(painted, view, grid)  # premultiplied
             if kind == 'pairwise':
-                value, opacity = value.flatten(), opacity.flatten()  # K
+                extra = attention.shape[3] - value.numel()  # class token and its like
+                value, opacity = F.pad(value.flatten(), (extra, 0)), F.pad(opacity.flatten(), (extra, 0))  # K
             value, opacity = value.to(attention), opacity.to(attention)
             high, shares = _scale(attention, kind)
             edited = (1 - opacity) * attention + value * high
@@ -303,7 +306,9 @@ class AttentionEditor:
         """A map (C, h, w) or (heads, Q, K) as one of (h, w) in [0, 1]."""
         kind, raw = self.kinds[layer], raw[None].float()
         high, shares = _scale(raw, kind)
-        spatial = pairwise_attention(raw.abs(), shape) if kind == 'pairwise' else raw.abs()
+        spatial = raw.abs()
+        if kind == 'pairwise':
+            spatial = pairwise_attention(spatial, shape, extra_tokens=self._extra_tokens[layer])
         mean = spatial.mean((0, 1))  # h, w
         bounded = torch.is_tensor(high)  # numbers that say something only beside each other
         return (mean / mean.max().clamp_min(torch.finfo(mean.dtype).tiny) if bounded else mean).clamp(0, 1)

@@ -14,7 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from ..models.layers import AttentionModule, attention_maps, record_attention
+from ..models.layers import (
+    AttentionModule,
+    TransformerMap,
+    attention_maps,
+    attention_rollout,
+    record_attention,
+)
 from .overlay import COLOURS, check_picture, resize_map
 from .text import plain_text
 
@@ -62,7 +68,14 @@ def strongest_channels(maps: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return maps.take_along_dim(channels[:, :, None, None], 1), channels
 
 
-def pairwise_attention(maps: Tensor, shape: tuple[int, int], query: tuple[float, float] | None = None) -> Tensor:
+def pairwise_attention(
+    maps: Tensor,
+    shape: tuple[int, int],
+    query: tuple[float, float] | None = None,
+    *,
+    extra_tokens: int | None = 0,
+    class_token: bool = True,
+) -> Tensor:
     """Where the queries of self-attention look.
 
     Queries and keys are numbered row by row over grids that are the input divided by a stride; the stride is what gives
@@ -73,23 +86,28 @@ def pairwise_attention(maps: Tensor, shape: tuple[int, int], query: tuple[float,
         maps (Tensor): Attention (N, heads, Q, K).
         shape (Tuple[int, int]): Height and width of the network's input.
         query (Tuple[float, float], optional): Row and column in that input, in pixels from its upper and left edges:
-            the query whose cell they are in is taken. Defaults to the mean over all queries.
+            the query whose cell they are in is taken. Defaults to the class token, if there is one, and otherwise to
+            the mean over all positions.
+        extra_tokens (int, optional): How many tokens of a transformer stand before those of positions; None for the
+            smallest number that leaves a grid. Defaults to 0.
+        class_token (bool): Whether the first of them is the class token. Defaults to True.
 
     Returns:
-        Tensor: Attention (N, heads, h, w) over the keys.
+        Tensor: Attention (N, heads, h, w) over the keys that have positions.
 
     Raises:
         ValueError: If the numbers of queries and keys fit no stride, or the query is outside.
     """
-    queries, keys = maps.shape[2:]
-    grid = _grid(queries, shape)
-    over_keys = _grid(keys, grid)
+    extra = _extra_tokens(maps.shape[2], shape) if extra_tokens is None else extra_tokens
+    grid = _grid(maps.shape[2] - extra, shape)
+    over_keys = _grid(maps.shape[3] - extra, grid)
     if query is None:
-        return maps.mean(2).unflatten(2, over_keys)
+        rows = maps[:, :, :1] if extra and class_token else maps[:, :, extra:]
+        return rows[..., extra:].mean(2).unflatten(2, over_keys)
     if not all(0 <= place < size for place, size in zip(query, shape)):
         raise ValueError(f'The query {tuple(query)} is outside of what the network sees, {shape[0]}x{shape[1]} pixels.')
     row, column = (int(place * cells / size) for place, cells, size in zip(query, grid, shape))
-    return maps[:, :, row * grid[1] + column].unflatten(2, over_keys)
+    return maps[:, :, extra + row * grid[1] + column, extra:].unflatten(2, over_keys)
 
 
 def spatial_maps(
@@ -105,16 +123,35 @@ def spatial_maps(
 
     Returns:
         Dict[str, Tensor]: Maps (N, C, h, w), float32; of self-attention a channel for each head. One number a channel,
-        as of Squeeze-and-Excitation, has no positions and is left out.
+        as of Squeeze-and-Excitation, has no positions and is left out. If the maps are of all layers of a transformer
+        whose layers have the same tokens, ``'rollout'`` (N, 1, h, w) is their
+        :func:`~mmresattn.models.layers.attention_rollout`.
     """
-    taps = attention_maps(model, list(maps))
+    taps = attention_maps(model)
+    tokens = {name: dict(extra_tokens=tap.extra_tokens, class_token=tap.class_token) for name, tap in taps.items()}
     spatial = {}
     for name, attention in maps.items():
         if taps[name].kind == 'pairwise':
-            attention = pairwise_attention(attention, shape, query)
+            attention = pairwise_attention(attention, shape, query, **tokens[name])
         if taps[name].kind != 'channel':
             spatial[name] = attention.float()
+    layers = [name for name, tap in taps.items() if isinstance(tap, TransformerMap)]
+    sizes = {tuple(maps[name].shape[2:]) for name in layers if name in maps}
+    if len(layers) > 1 and set(layers) <= set(maps) and len(sizes) == 1 and len(set(*sizes)) == 1:
+        rollout = attention_rollout([maps[name].float() for name in layers])[:, None]
+        spatial['rollout'] = pairwise_attention(rollout, shape, query, **tokens[layers[0]])
     return spatial
+
+
+def _extra_tokens(positions: int, shape: tuple[int, int]) -> int:
+    """The smallest number of tokens without a position that leaves a grid; 0 if none does."""
+    for extra in range(min(positions, 9)):
+        try:
+            _grid(positions - extra, shape)
+        except ValueError:
+            continue
+        return extra
+    return 0
 
 
 def _grid(positions: int, shape: tuple[int, int]) -> tuple[int, int]:

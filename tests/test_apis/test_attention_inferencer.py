@@ -328,3 +328,34 @@ def test_a_segmenter(tmp_path, device):
     cfg.model.test_cfg = dict(mode='slide', crop_size=(32, 32), stride=(16, 16))
     with pytest.raises(ValueError, match="mode='whole'"):
         AttentionInferencer(cfg, pretrained=False)
+
+
+TRANSFORMER = dict(
+    type='VisionTransformer',
+    arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=16),
+    img_size=24,
+    patch_size=6,
+)
+
+
+def test_transformers_of_mmpretrain_have_maps_too(photos, tmp_path):
+    torch.manual_seed(0)
+    head = dict(type='VisionTransformerClsHead', num_classes=5, in_channels=16)
+    inferencer = AttentionInferencer(config(backbone=TRANSFORMER, neck=None, head=head), pretrained=False)
+    (result,) = inferencer(str(photos / 'photo0.png'), on_image=True)
+    (theirs,) = ImageClassificationInferencer(inferencer.model)(str(photos / 'photo0.png'))
+    np.testing.assert_allclose(result['pred_scores'], theirs['pred_scores'], atol=1e-6)
+    first, second = result['attention'].values()
+    assert list(result['attention']) == ['backbone.layers.0.attn', 'backbone.layers.1.attn']
+    assert first.shape == (2, 17, 17)
+    assert set(result['attention_on_image']) == {*result['attention'], 'rollout'}
+    # The class token's row of the rollout, at the cells' centres: the network sees the middle of the photograph.
+    mixed = [(one.mean(0) + torch.eye(17)) / 2 for one in (first, second)]
+    row = (mixed[1] @ mixed[0])[0, 1:].view(4, 4)
+    placed = result['attention_on_image']['rollout']
+    finite = placed[placed.isfinite()]
+    assert row.min() - 1e-6 <= finite.min() and finite.max() <= row.max() + 1e-6
+    corner = [one.isfinite().nonzero()[0] for one in (placed[20], placed[:, 28])]
+    assert placed[corner[1], corner[0]].item() == pytest.approx(row[0, 0].item(), abs=0.02)
+    inferencer.draw(str(photos / 'photo0.png'), tmp_path / 'maps.png', query=(20, 20))
+    assert (tmp_path / 'maps.png').stat().st_size > 10_000

@@ -3,6 +3,7 @@
 from .attention_augmented_conv import AttentionAugmentedConv
 from .attention_map import (
     AttentionMap,
+    TransformerMap,
     attention_maps,
     check_has_attention,
     checkpoint,
@@ -22,6 +23,7 @@ from .non_local import NonLocalAttention
 from .norm_relu_conv import NormReLU, norm_relu
 from .residual_units import UNITS, BasicUnit, BottleneckUnit, InceptionUnit, PreActBottleneck, ResNeXtUnit
 from .squeeze_excitation import SqueezeExcitation
+from .transformer_attention import attention_rollout
 
 __all__ = [
     'MASK_ACTIVATIONS',
@@ -38,7 +40,9 @@ __all__ = [
     'ResNeXtUnit',
     'SoftMaskBranch',
     'SqueezeExcitation',
+    'TransformerMap',
     'attention_maps',
+    'attention_rollout',
     'channel_attention',
     'check_has_attention',
     'checkpoint',

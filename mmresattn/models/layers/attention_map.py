@@ -1,10 +1,12 @@
 """The one place where attention is seen and edited.
 
-Every attention weight of this package passes through an :class:`AttentionMap`. :func:`record_attention` and
+Every attention weight of this package passes through an :class:`AttentionMap`, and the softmax of other libraries'
+transformers, while it is watched, through a :class:`TransformerMap`. :func:`record_attention` and
 :func:`edit_attention` open that tap for any model, by module name.
 """
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -13,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
+
+from .transformer_attention import SoftmaxMode, transformer_attention
 
 KINDS = {
     'mixed': 'N, C, H, W',
@@ -40,6 +44,9 @@ class AttentionMap(nn.Module):
         ValueError: If ``kind`` is none of these.
     """
 
+    extra_tokens: int | None = 0  # before those of positions; None if that is not known
+    class_token = False  # whether the first of them is the class token
+
     def __init__(self, kind: str = 'mixed') -> None:
         super().__init__()
         if kind not in KINDS:
@@ -63,6 +70,57 @@ class AttentionMap(nn.Module):
 
     def extra_repr(self) -> str:
         return f'{self.kind}: {KINDS[self.kind]}'
+
+
+class TransformerMap(AttentionMap):
+    """The tap of an attention module of another library's transformer: softmax, (N, heads, Q, K).
+
+    It is no part of the model. While somebody watches it, hooks of the attention module switch on a
+    :class:`~mmresattn.models.layers.transformer_attention.SoftmaxMode` for each forward pass of this thread.
+
+    Args:
+        module (nn.Module): The attention module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__('pairwise')
+        self.module = weakref.ref(module)
+        self._handles = ()
+        self._running = threading.local()
+
+    def switch(self, on: bool) -> None:
+        """Add the hooks to the module, or remove them."""
+        if on and not self._handles:
+            module = self.module()
+            self._handles = (
+                module.register_forward_pre_hook(self._enter, with_kwargs=True),
+                module.register_forward_hook(self._leave, always_call=True),
+            )
+        elif not on:
+            for handle in self._handles:
+                handle.remove()
+            self._handles = ()
+
+    def _enter(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if self.watched:
+            mode = SoftmaxMode(self, module, args, kwargs)
+            mode.__enter__()
+            self._modes().append(mode)
+
+    def _leave(self, *_) -> None:
+        if modes := self._modes():
+            modes.pop().__exit__(None, None, None)
+
+    def _modes(self) -> list[SoftmaxMode]:
+        if not hasattr(self._running, 'modes'):
+            self._running.modes = []
+        return self._running.modes
+
+    def __reduce__(self) -> tuple:
+        return TransformerMap, (nn.Identity(),)  # in the hooks of a copy of a watched model, which nobody watches
+
+
+_transformer_maps: weakref.WeakKeyDictionary[nn.Module, TransformerMap] = weakref.WeakKeyDictionary()
 
 
 class _Record:
@@ -178,6 +236,8 @@ _lock = threading.Lock()
 def _watch(tap: AttentionMap, entries: Sequence[Entry]) -> None:
     edits_first = sorted(entries, key=lambda entry: isinstance(entry, _Record))
     tap.watch = _Watch(tuple(edits_first)) if entries else None
+    if isinstance(tap, TransformerMap):
+        tap.switch(bool(entries))
 
 
 @contextmanager
@@ -214,12 +274,16 @@ def attention_maps(model: nn.Module, names: Sequence[str] | None = None) -> dict
     if isinstance(model, DataParallel) and len(model.device_ids) > 1:
         raise ValueError('DataParallel runs copies of the model in threads. Use its .module, or DDP.')
     modules = dict(model.named_modules())
+    found = {path: module for path, module in modules.items() if isinstance(module, AttentionMap)}
+    for path, module, extra_tokens, class_token in transformer_attention(model):
+        tap = found[path] = _transformer_maps.get(module) or TransformerMap(module)
+        _transformer_maps[module] = tap
+        tap.extra_tokens, tap.class_token = extra_tokens, class_token
     taps = {}
-    for path, module in modules.items():
-        if isinstance(module, AttentionMap):
-            parts = path.split('.')
-            bare = [part for i, part in enumerate(parts) if not _wraps(modules['.'.join(parts[:i])], part)]
-            taps['.'.join(bare)] = module
+    for path, tap in found.items():
+        parts = path.split('.')
+        bare = [part for i, part in enumerate(parts) if not _wraps(modules['.'.join(parts[:i])], part)]
+        taps['.'.join(bare)] = tap
     if names is None:
         return taps
     unknown = [name for name in names if name not in taps]
@@ -238,8 +302,18 @@ def check_has_attention(model: nn.Module) -> None:
         raise ValueError(
             f'This {type(model).__name__} has no attention maps. Models that have: ResidualAttentionNet; '
             'AttentionResNet, a ResNet with SqueezeExcitation, NonLocalAttention or AttentionAugmentedConv, also in '
-            "place of other libraries' SE-ResNets; SEBNInception; PayAttentionNetwork; AttentionBranchNetwork. "
+            "place of other libraries' SE-ResNets; SEBNInception; PayAttentionNetwork; AttentionBranchNetwork; "
+            'transformers of MMPretrain, timm and torchvision (ViT, DeiT, Swin, BEiT). '
             'In a model of your own, pass the attention weight through an AttentionMap in its forward pass.'
+        )
+
+
+def _check_not_compiled(model: nn.Module, taps: Mapping[str, AttentionMap]) -> None:
+    compiled = any(type(m).__name__ == 'OptimizedModule' or m._compiled_call_impl is not None for m in model.modules())
+    if compiled and any(isinstance(tap, TransformerMap) for tap in taps.values()):
+        raise ValueError(
+            'A compiled transformer cannot be watched, as compiled code does not ask for hooks. Record or edit a copy '
+            'that is not compiled, or the ._orig_mod of what torch.compile gave.'
         )
 
 
@@ -279,6 +353,7 @@ def record_attention(
         check_has_attention(model)
     maps: dict[str, Tensor | list[Tensor]] = {}
     taps = attention_maps(model, names)
+    _check_not_compiled(model, taps)
     # MMEngine's DDP trains by its own forward and tests by that of the model inside.
     models = [model, model.module] if isinstance(model, (DataParallel, DistributedDataParallel)) else [model]
     handles = [model.register_forward_pre_hook(_Forget(maps)) for model in models]
@@ -313,6 +388,7 @@ def edit_attention(model: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None
         if not isinstance(edit, Tensor) and not callable(edit):
             raise TypeError(f'The edit of {name!r} must be a tensor or a function of the map, not {type(edit)}.')
     taps = attention_maps(model, list(edits))
+    _check_not_compiled(model, taps)
     with _watching({tap: _Edit(name, tap.kind, edits[name]) for name, tap in taps.items()}):
         yield
 
