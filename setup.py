@@ -53,6 +53,7 @@ setup(
     cmdclass=dict(build_py=BuildWithMim, editable_wheel=EditableWheelForMim),
     python_requires='>=3.10',
     packages=find_packages(include=['mmresattn', 'mmresattn.*']),
+    package_data={'mmresattn': ['evaluation/*.jinja']},
     install_requires=requirements('runtime'),
     extras_require={name: requirements(name) for name in EXTRAS},
     classifiers=[

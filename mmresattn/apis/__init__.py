@@ -1,5 +1,5 @@
 from .classifier import existing_indices, load_classifier, load_data_set
-from .launch import add_common_arguments, build_runner, latest_checkpoint, load_config, use_mixed_precision
+from .launch import add_common_arguments, build_runner, latest_checkpoint, load_config, read_config, use_mixed_precision
 from .model_index import register_models
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     'load_config',
     'load_data_set',
     'paint',
+    'read_config',
     'register_models',
     'use_mixed_precision',
 ]

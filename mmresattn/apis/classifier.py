@@ -10,10 +10,11 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from torch.utils.data import DataLoader, Subset
 
-from ..compat import enable_for
 from ..datasets import check_data, innermost_data_sets
 from ..weights import existing, load_checkpoint
+from .launch import read_config
 
+SPLITS = ('train', 'val', 'test')
 # Wrappers that change how often images come, where they are kept, or their labels
 ONCE = ('RepeatDataset', 'ClassBalancedDataset', 'InMemory', 'NoisyLabels')
 
@@ -29,14 +30,14 @@ def load_classifier(
     """The model of a config, in evaluation mode and on the accelerator if there is one, and its images.
 
     Args:
-        config (str): Config file with a ``test_dataloader``, and for training images a ``train_dataloader``.
+        config (str): Config file with a ``test_dataloader``, and the dataloader of the split.
         checkpoint (str, optional): Checkpoint file or address; None for the initialised model.
-        options (dict, optional): Settings of the config to change: ``{'model.head.num_classes': 5}``.
+        options (dict, optional): Settings of the config to change, as for :func:`read_config`.
         max_images (int, optional): Take so many of the images, drawn by the seed alone: data sets often lie
             sorted by class, so that the first ones would be no fair sample. Defaults to all.
         seed (int): Of the initialisation and of the draw, at least 0. Defaults to 0.
-        split (str): ``'test'``, or ``'train'`` for the training images, each once and prepared and batched as the test
-            images are; of a ``KFoldDataset`` its training part. Defaults to ``'test'``.
+        split (str): ``'test'`` or ``'val'``, or ``'train'`` for the training images, each once and prepared as the test
+            images are; of a ``KFoldDataset`` its training part. All are batched as test images. Defaults to ``'test'``.
 
     Returns:
         Tuple[BaseModel, DataLoader]: The model, with the metadata of its checkpoint as ``_dataset_meta`` (names of the
@@ -48,15 +49,13 @@ def load_classifier(
         FileNotFoundError: If the checkpoint or data is missing.
         ValueError: If ``max_images`` is not positive, ``split`` is unknown, or labels do not fit.
     """
-    if split not in ('train', 'test'):
-        raise ValueError(f"split is 'train' or 'test', not {split!r}.")
+    if split not in SPLITS:
+        raise ValueError(f'split is one of {SPLITS}, not {split!r}.')
     if max_images is not None and max_images < 1:
         raise ValueError(f'max_images is at least 1, or None for all images, not {max_images}.')
     if checkpoint is not None:
         checkpoint = existing(checkpoint)
-    cfg = Config.fromfile(config)
-    enable_for(cfg)
-    cfg.merge_from_dict(options or {})
+    cfg = read_config(config, options)
     check_data(cfg, [f'{split}_dataloader'])
     set_random_seed(seed)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
@@ -81,16 +80,16 @@ def load_data_set(cfg: Config, split: str = 'test') -> Sequence[dict]:
     """The images of a config, prepared as test images are.
 
     Args:
-        cfg (Config): Config with a ``test_dataloader``, and for training images a ``train_dataloader``.
-        split (str): ``'test'``, or ``'train'`` for the training images, each once; of a ``KFoldDataset`` its training
-            part. Defaults to ``'test'``.
+        cfg (Config): Config with a ``test_dataloader``, and the dataloader of the split.
+        split (str): ``'test'`` or ``'val'``, or ``'train'`` for the training images, each once; of a ``KFoldDataset``
+            its training part. Defaults to ``'test'``.
 
     Returns:
         Sequence[dict]: The data set, with samples ``inputs`` and ``data_samples``.
     """
-    source = cfg.test_dataloader.dataset
+    source = cfg[f'{split}_dataloader'].dataset
     if split == 'train':
-        source = _each_image_once(cfg.train_dataloader.dataset, next(innermost_data_sets(source))['pipeline'])
+        source = _each_image_once(source, next(innermost_data_sets(cfg.test_dataloader.dataset))['pipeline'])
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         return DATASETS.build(source)
 

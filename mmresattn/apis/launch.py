@@ -48,6 +48,28 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
 
 
+def read_config(file: str, options: dict | None = None) -> Config:
+    """Read a config for its own data.
+
+    Args:
+        file (str): Config file.
+        options (dict, optional): Settings to change, ``{'model.head.num_classes': 5}``. ``data_root`` moves every data
+            set that reads from the config's ``data_root``.
+
+    Returns:
+        Config: The config, with the number of classes of a :class:`~mmresattn.datasets.PhotoFolder`.
+    """
+    cfg = Config.fromfile(file)
+    options = options or {}
+    if 'data_root' in options:
+        _move_data(cfg, options['data_root'])
+    cfg.merge_from_dict(options)
+    set_num_classes(cfg)
+    set_classes(cfg)
+    enable_for(cfg)
+    return cfg
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Read a config as MMPretrain's scripts do and check what would fail late.
 
@@ -58,14 +80,8 @@ def load_config(args: argparse.Namespace) -> Config:
         Config: The config with work_dir, launcher, defaults of the dataloaders and ``--cfg-options``.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
     options = args.cfg_options or {}
-    if 'data_root' in options:
-        _move_data(cfg, options['data_root'])
-    cfg.merge_from_dict(options)
-    set_num_classes(cfg)
-    set_classes(cfg)
-    enable_for(cfg)
+    cfg = read_config(args.config, options)
     cfg.launcher = args.launcher
     cfg.work_dir = (
         args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])

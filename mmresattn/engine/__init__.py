@@ -7,6 +7,7 @@ from .layer_decay import BackboneLayerDecayConstructor
 from .nonfinite_hook import NonFiniteLossHook
 from .prediction_pictures_hook import PredictionPicturesHook
 from .replay import ReplayAspectRatioBatchSampler, ReplayHook, ReplaySampler, ReplaySeed
+from .report_hook import ReportHook
 from .stop_hooks import StopOnSignalHook, TimeBudgetHook, TrainingStopped
 from .sync_buffers_hook import SyncSavedBuffersHook
 
@@ -23,6 +24,7 @@ __all__ = [
     'ReplayHook',
     'ReplaySampler',
     'ReplaySeed',
+    'ReportHook',
     'StopOnSignalHook',
     'SyncSavedBuffersHook',
     'TimeBudgetHook',

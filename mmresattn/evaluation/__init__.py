@@ -1,3 +1,4 @@
+from .classification import calibration, class_accuracies, confusions, wilson
 from .faithfulness import (
     boxes_mask,
     deletion_and_insertion,
@@ -7,6 +8,7 @@ from .faithfulness import (
     pointing_game,
     road,
 )
+from .report import make_report
 from .responses import stage_responses
 from .robustness import adversarial_accuracy, adversarial_images
 
@@ -14,11 +16,16 @@ __all__ = [
     'adversarial_accuracy',
     'adversarial_images',
     'boxes_mask',
+    'calibration',
+    'class_accuracies',
+    'confusions',
     'deletion_and_insertion',
     'faithfulness',
+    'make_report',
     'mask_iou',
     'perturbation_curve',
     'pointing_game',
     'road',
     'stage_responses',
+    'wilson',
 ]
