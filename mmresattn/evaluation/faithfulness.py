@@ -16,8 +16,9 @@ from torchvision.transforms.functional import gaussian_blur
 
 from ..models.layers import attention_maps, record_attention
 from ..visualization import REDUCTIONS, class_activation_maps, reduce_channels, resize_map, spatial_maps
+from .imputation import impute
 
-MEASURES = ('deletion', 'insertion', 'road')
+MEASURES = ('deletion', 'insertion', 'road', 'pointing', 'overlap')
 PERCENTILES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
 
 
@@ -58,8 +59,7 @@ def perturbation_curve(
     pixels = order.shape[1]
     if not 1 <= steps <= pixels:
         raise ValueError(f'steps is from 1 to the {pixels} pixels of an image, not {steps}.')
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(pixels).expand_as(order))
-    rank = rank.view(-1, 1, *start.shape[2:]).to(start.device)
+    rank = order.argsort(1).view(-1, 1, *start.shape[2:]).to(start.device)
     scores = [score(torch.where(rank < round(pixels * i / steps), end, start)).cpu() for i in range(steps + 1)]
     return torch.stack(scores, 1)
 
@@ -97,6 +97,7 @@ def deletion_and_insertion(
     )
 
 
+@torch.no_grad()
 def road(
     model: Callable[[Tensor], Tensor],
     images: Tensor,
@@ -105,10 +106,10 @@ def road(
     percentiles: Sequence[int] = PERCENTILES,
     seed: int = 0,
 ) -> Tensor:
-    """ROAD: pixels are replaced by what their neighbours let expect, with some noise, which leaves no edges to see.
+    """ROAD, combined: removed pixels are imputed from their neighbours, which leaves no edges to see.
 
-    The grad-cam package computes it: half of how much more the probability of the class falls when the most attended
-    pixels go than when the least attended ones do, as a mean over shares. Pixels of equal attention go in random order.
+    Half of how much more the probability of the class falls when the most attended pixels are removed than when the
+    least attended ones are, as a mean over shares. Pixels of equal attention go in random order.
 
     Args:
         model (Callable): Logits (N, classes) of images (N, C, H, W).
@@ -119,28 +120,26 @@ def road(
         seed (int): Of the noise, and of the order of equal pixels. PyTorch's random state stays. Defaults to 0.
 
     Returns:
-        Tensor: Values (N,) from -0.5 to 0.5; the larger, the truer the map.
+        Tensor: Values (N,) from -0.5 to 0.5; the larger, the more faithful the map.
 
     Raises:
-        ImportError: If grad-cam or SciPy is not installed.
         ValueError: If a percentile is out of range.
     """
-    try:
-        from pytorch_grad_cam.metrics.road import ROADCombined
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
-    except ImportError as error:
-        raise ImportError(
-            'ROAD needs grad-cam and SciPy: pip install --no-deps grad-cam ttach tqdm, and pip install scipy.'
-        ) from error
     if not percentiles or not all(0 < percentile < 100 for percentile in percentiles):
         raise ValueError(f'percentiles are above 0 and below 100, and there is at least one; got {list(percentiles)}.')
-    order = pixel_order(maps, seed)
-    places = torch.arange(order.shape[1], 0, -1).expand_as(order) / order.shape[1]
-    ranks = torch.empty(order.shape).scatter_(1, order, places).view(maps.shape)  # all differ, in (0, 1]
-    targets = [ClassifierOutputSoftmaxTarget(int(label)) for label in labels]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return torch.from_numpy(ROADCombined(list(percentiles))(images, ranks.cpu().numpy(), targets, model))
+    rank = pixel_order(maps, seed).argsort(1).view(-1, 1, *images.shape[2:]).to(images.device)  # 0: most attended
+    pixels = rank[0].numel()
+    generator = torch.Generator(images.device).manual_seed(seed)
+
+    def probability(kept: Tensor) -> Tensor:
+        scores = model(impute(images, kept, generator=generator)).softmax(1)
+        return scores.gather(1, labels[:, None].to(scores.device))[:, 0].cpu()
+
+    gains = []
+    for percentile in percentiles:
+        count = round(pixels * percentile / 100)
+        gains.append(probability(rank < count) - probability(rank >= pixels - count))
+    return torch.stack(gains).mean(0).double() / 2
 
 
 def boxes_mask(boxes: Sequence[Sequence[float]], shape: tuple[int, int]) -> np.ndarray:
@@ -235,11 +234,12 @@ def faithfulness(
     loader: Iterable[dict],
     layers: Sequence[str] | None = None,
     *,
-    reduction: str = REDUCTIONS[0],
+    reductions: Sequence[str] = REDUCTIONS[:1],
     cams: Sequence[str] = ('gradcam',),
     steps: int = 32,
     percentiles: Sequence[int] = PERCENTILES,
     seed: int = 0,
+    masks: Sequence[np.ndarray | None] | None = None,
 ) -> dict[str, dict[str, Tensor]]:
     """Deletion, insertion and ROAD of a classifier's maps, of class activation maps and of maps that know nothing.
 
@@ -251,19 +251,22 @@ def faithfulness(
             ``mode='tensor'``. It is put into evaluation mode.
         loader (Iterable[dict]): Batches of ``inputs`` (N, C, H, W), all of one size in a batch.
         layers (Sequence[str], optional): Names of its maps. Defaults to all that have positions.
-        reduction (str): Of their channels or heads, to one map: ``'strongest'``, ``'mean'`` or ``'max'``. Defaults to
-            ``'strongest'``.
+        reductions (Sequence[str]): Of their channels or heads, to one map: of ``'strongest'``, ``'mean'`` and
+            ``'max'``. Defaults to ``['strongest']``. Several measure a map of several channels under each of them.
         cams (Sequence[str]): Methods of :func:`~mmresattn.visualization.class_activation_maps` to compare with.
             Defaults to Grad-CAM.
-        steps (int): Steps of the curves. Defaults to 32.
+        steps (int): Steps of the curves; 0 to leave them out. Defaults to 32.
         percentiles (Sequence[int]): Of ROAD; empty to leave it out. Defaults to 10, 20 ... 90.
         seed (int): Of random maps, noise and the order of equal pixels. Defaults to 0.
+        masks (Sequence, optional): For each image the object, bool (H, W), or None where it is not known. Defaults to
+            none.
 
     Returns:
-        Dict[str, Dict[str, Tensor]]: By map, for each of ``MEASURES`` the values of all images (images,).
+        Dict[str, Dict[str, Tensor]]: By map, for each of ``MEASURES`` the values of all images (images,). Those that
+        compare with masks are of the images with a mask.
 
     Raises:
-        ImportError: If grad-cam or SciPy is missing.
+        ImportError: If grad-cam is missing, for class activation maps.
         KeyError: If a layer is unknown.
         ValueError: If the model gives no such scores, its preprocessor pads, or there are no images.
     """
@@ -280,12 +283,16 @@ def faithfulness(
                 f'The data_preprocessor pads images of {tuple(images.shape[2:])} to {tuple(inputs.shape[2:])}: resize '
                 'them in the test pipeline instead.'
             )
-        logits, maps = _predict(model, inputs, layers, reduction)
+        logits, maps = _predict(model, inputs, layers, reductions)
         labels = logits.argmax(1)
         maps |= {method: class_activation_maps(model, images, labels, method) for method in cams}
         maps |= baseline_maps(len(images), images.shape[2:], seed + seen)
-        for name, found in _measure(model, inputs, labels, maps, steps, percentiles, seed + seen).items():
-            for measure, value in found.items():
+        found = _measure(model, inputs, labels, maps, steps, percentiles, seed + seen)
+        if masks is not None:
+            for name, of_images in maps.items():
+                found[name] |= _on_objects(of_images, masks[seen : seen + len(images)])
+        for name, of_measures in found.items():
+            for measure, value in of_measures.items():
                 values.setdefault(name, {}).setdefault(measure, []).append(value)
         seen += len(images)
     if not values:
@@ -294,7 +301,7 @@ def faithfulness(
 
 
 def _predict(
-    model: BaseModel, inputs: Tensor, layers: Sequence[str] | None, reduction: str
+    model: BaseModel, inputs: Tensor, layers: Sequence[str] | None, reductions: Sequence[str]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits (N, classes), and by name the maps (N, H, W) at the size of the input."""
     with torch.no_grad(), record_attention(model, layers) as recorded:
@@ -307,10 +314,12 @@ def _predict(
     maps = {}
     for name, attention in spatial_maps(model, recorded, tuple(inputs.shape[2:])).items():
         attention = attention.unflatten(0, (-1, len(inputs))).mean(0)  # Monte-Carlo passes run side by side
-        resized = torch.nn.functional.interpolate(
-            reduce_channels(attention, reduction), inputs.shape[2:], mode='bilinear', align_corners=False
-        )
-        maps[name] = resized[:, 0].cpu()
+        for reduction in reductions if attention.shape[1] > 1 else reductions[:1]:
+            resized = torch.nn.functional.interpolate(
+                reduce_channels(attention, reduction), inputs.shape[2:], mode='bilinear', align_corners=False
+            )
+            several = len(reductions) > 1 and attention.shape[1] > 1
+            maps[f'{name}, {reduction}' if several else name] = resized[:, 0].cpu()
     return logits, maps
 
 
@@ -332,7 +341,14 @@ def _measure(
     steps = min(steps, math.prod(inputs.shape[2:]))
     found = {}
     for name, one in maps.items():
-        found[name] = deletion_and_insertion(probability, inputs, one, steps, seed)
+        found[name] = deletion_and_insertion(probability, inputs, one, steps, seed) if steps else {}
         if percentiles:
             found[name]['road'] = road(logits, inputs, one, labels, percentiles, seed)
     return found
+
+
+def _on_objects(maps: Tensor, masks: Sequence[np.ndarray | None]) -> dict[str, Tensor]:
+    """Pointing game and overlap, of the images whose object is known."""
+    known = [(attention, mask) for attention, mask in zip(maps, masks) if mask is not None]
+    pointing = torch.tensor([float(pointing_game(*pair)) for pair in known])
+    return dict(pointing=pointing, overlap=torch.tensor([mask_iou(*pair) for pair in known]))

@@ -18,6 +18,7 @@ from mmresattn.evaluation import (
     road,
 )
 from mmresattn.evaluation.faithfulness import area, baseline_maps, pixel_order
+from mmresattn.evaluation.imputation import impute
 
 TINY = dict(base='attention56-cifar', channels=(8, 8, 8), modules=(1, 0, 1), poolings=(1, 1, 1), t=1, bottom_units=1)
 
@@ -104,7 +105,6 @@ class Halves(nn.Module):
 
 
 def test_road():
-    pytest.importorskip('pytorch_grad_cam')
     images = torch.zeros(1, 1, 8, 8)
     images[..., 1:7, 1:4] = 6  # inside of the left half, so that neighbours tell nothing of it
     true = images[:, 0] + torch.rand(1, 8, 8) * 0.1
@@ -120,6 +120,37 @@ def test_road():
     for percentiles in ((), (0, 50), (100,)):
         with pytest.raises(ValueError, match='above 0 and below 100'):
             road(Halves(), images, true, labels, percentiles)
+
+
+def test_imputation_is_the_solution_of_the_authors_system():
+    """Against the sparse factorisation of the grad-cam package, which is the authors' code."""
+    NoisyLinearImputer = pytest.importorskip('pytorch_grad_cam.metrics.road').NoisyLinearImputer
+    generator = torch.Generator().manual_seed(0)
+    images = F.interpolate(torch.randn(3, 2, 9, 9, generator=generator), (33, 40), mode='bicubic')
+    ranks = F.interpolate(torch.rand(3, 1, 4, 4, generator=generator), (33, 40), mode='bicubic')
+    kept = ranks > torch.tensor([0.2, 0.5, 0.8])[:, None, None, None]
+    expected = torch.stack([NoisyLinearImputer(0)(*pair) for pair in zip(images, kept[:, 0].float())])
+    torch.testing.assert_close(impute(images, kept, noise=0, steps=200), expected, atol=1e-4, rtol=0)
+    found = impute(images, kept, noise=0)
+    assert torch.equal(found[kept.expand_as(found)], images[kept.expand_as(images)])
+    assert (found - expected).abs().mean() < 0.03 * images.std()
+    noisy = impute(images, kept, 0.5, generator) - found
+    assert noisy[~kept.expand_as(noisy)].std().item() == pytest.approx(0.5, rel=0.05)
+    nothing = impute(images[:1], torch.zeros(1, 1, 33, 40, dtype=torch.bool), noise=0)
+    assert nothing.isfinite().all()
+
+
+def test_road_is_that_of_the_grad_cam_package():
+    road_of_package = pytest.importorskip('pytorch_grad_cam.metrics.road').ROADCombined
+    target = pytest.importorskip('pytorch_grad_cam.utils.model_targets').ClassifierOutputSoftmaxTarget
+    generator = torch.Generator().manual_seed(0)
+    images = 3 * torch.randn(4, 3, 20, 24, generator=generator)
+    maps = torch.rand(4, 20, 24, generator=generator)
+    labels = torch.tensor([0, 1, 0, 1])
+    expected = road_of_package([20, 60])(images, maps.numpy(), [target(int(i)) for i in labels], Halves())
+    found = road(Halves(), images, maps, labels, [20, 60])
+    assert abs(expected).max() > 0.01
+    torch.testing.assert_close(found.float(), torch.from_numpy(expected), atol=2e-3, rtol=0)
 
 
 def test_pointing_game_and_overlap():
@@ -194,13 +225,13 @@ def batches(sizes=(3, 2)):
 def test_a_table_over_a_data_set(model):
     pytest.importorskip('pytorch_grad_cam')
     state = torch.get_rng_state()
-    found = faithfulness(model, batches(), steps=8, percentiles=(30, 70), reduction='mean')
+    found = faithfulness(model, batches(), steps=8, percentiles=(30, 70), reductions=['mean'])
     assert torch.equal(torch.get_rng_state(), state) and not model.training
     maps = ['backbone.stage1.attention1.map', 'backbone.stage3.attention1.map']
     assert list(found) == [*maps, 'gradcam', 'centre', 'random', 'random, smooth']
     assert all(list(one) == ['deletion', 'insertion', 'road'] for one in found.values())
     assert all(value.shape == (5,) and value.isfinite().all() for one in found.values() for value in one.values())
-    again = faithfulness(model, batches(), steps=8, percentiles=(30, 70), reduction='mean')
+    again = faithfulness(model, batches(), steps=8, percentiles=(30, 70), reductions=['mean'])
     assert all(torch.equal(value, again[name][key]) for name, one in found.items() for key, value in one.items())
     # By hand: the second batch, the first module, deletion of the predicted class.
     batch = list(batches())[1]['inputs']
@@ -235,3 +266,16 @@ def test_what_is_wrong_is_said(model, monkeypatch):
     only = faithfulness(model, batches((2,)), ['backbone.stage3.attention1.map'], cams=(), percentiles=(), steps=4)
     assert list(only) == ['backbone.stage3.attention1.map', 'centre', 'random', 'random, smooth']
     assert list(only['centre']) == ['deletion', 'insertion']
+
+
+def test_objects_and_several_reductions(model):
+    """Without the curves and ROAD; the second image has no mask."""
+    masks = [boxes_mask([(0, 0, 8, 16)], (16, 16)), None, boxes_mask([(4, 4, 12, 12)], (16, 16))]
+    layer = 'backbone.stage3.attention1.map'
+    options = dict(cams=(), percentiles=(), steps=0, masks=masks)
+    found = faithfulness(model, batches((2, 1)), [layer], reductions=['strongest', 'max'], **options)
+    assert list(found) == [f'{layer}, strongest', f'{layer}, max', 'centre', 'random', 'random, smooth']
+    assert all(list(of_map) == ['pointing', 'overlap'] for of_map in found.values())
+    centre = baseline_maps(1, (16, 16))['centre'][0]
+    assert found['centre']['pointing'].tolist() == [pointing_game(centre, masks[i]) for i in (0, 2)]
+    assert found['centre']['overlap'].tolist() == pytest.approx([mask_iou(centre, masks[i]) for i in (0, 2)])

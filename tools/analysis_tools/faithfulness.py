@@ -1,14 +1,17 @@
-"""Measure how true attention maps are: deletion, insertion and ROAD, against Grad-CAM and maps that know nothing.
+"""Measure how faithful attention maps are: deletion, insertion and ROAD, against Grad-CAM and maps of no knowledge.
 
 python tools/analysis_tools/faithfulness.py configs/resattn/attention56_cifar10_fast.py \\
     weights/attention56_cifar10_fast.safetensors --max-images 100 --out work_dirs/faithfulness.md
 
-A true map has a small area of deletion, a large one of insertion, and a large ROAD.
+A faithful map has a small area of deletion, a large one of insertion, and a large ROAD. With --masks, there are two
+more measures: how often the most attended pixel is on the object (pointing), and the overlap of the object with the
+most attended pixels, as many as it has (intersection over union).
 """
 
 import math
 from pathlib import Path
 
+import cv2
 from mmengine.config import DictAction
 from mmengine.dataset import default_collate
 from rich.console import Console
@@ -20,21 +23,34 @@ from mmresattn.apis import load_classifier
 from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.evaluation import faithfulness
 from mmresattn.evaluation.faithfulness import MEASURES, PERCENTILES
-from mmresattn.visualization import CAM_METHODS, REDUCTIONS, batches_of_one_shape, data_set_sample, short_name
+from mmresattn.visualization import (
+    CAM_METHODS,
+    REDUCTIONS,
+    batches_of_one_shape,
+    data_set_root,
+    data_set_sample,
+    relative_name,
+    short_name,
+)
 
 
 def parse_args(argv=None):
-    parser = ArgumentParser(description='Measure how true attention maps are.')
+    parser = ArgumentParser(description='Measure how faithful attention maps are.')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--layers', nargs='+', help='attention maps; default: all with positions')
+    parser.add_argument('--reductions', nargs='+', choices=REDUCTIONS, default=REDUCTIONS[:1], help='of the channels')
+    parser.add_argument('--split', choices=['test', 'val', 'train'], default='test', help='images to measure on')
     parser.add_argument(
-        '--reduction', choices=REDUCTIONS, default=REDUCTIONS[0], help='of the channels; default: %(default)s'
+        '--masks',
+        type=Path,
+        metavar='FOLDER',
+        help='objects: white on black, FOLDER/<path of the image in the data set>.png; images may lack one',
     )
     parser.add_argument('--cams', nargs='*', choices=list(CAM_METHODS), default=['gradcam'], help='default: gradcam')
-    parser.add_argument('--max-images', type=int, default=100, help='test images, drawn by the seed; default: 100')
-    parser.add_argument('--batch-size', type=int, default=25, help='images at once; default: 25')
-    parser.add_argument('--steps', type=int, default=32, help='steps of the curves; default: 32')
+    parser.add_argument('--max-images', type=int, default=100, help='images, drawn by the seed; 0 for all')
+    parser.add_argument('--batch-size', type=int, default=25, help='images at once')
+    parser.add_argument('--steps', type=int, default=32, help='steps of the curves; 0 to leave them out')
     parser.add_argument(
         '--percentiles', type=int, nargs='*', default=list(PERCENTILES), help='of ROAD; nothing to leave it out'
     )
@@ -50,10 +66,29 @@ def cell(values):
     return f'{values.mean().item():.3f} ± {error:.3f}'
 
 
+def read_masks(dataset, folder):
+    """The object of each image, at the size that the network gets; None where there is no file."""
+    root = data_set_root(dataset)
+    masks = []
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        path = sample['data_samples'].get('img_path')
+        file = folder / f'{relative_name(path, root)}.png' if path else folder
+        mask = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) if file.is_file() else None
+        size = sample['inputs'].shape[:0:-1]  # width, height
+        masks.append(None if mask is None else cv2.resize(mask, size, interpolation=cv2.INTER_AREA) > 127)
+    if not any(mask is not None for mask in masks):
+        raise FileNotFoundError(f'{folder} has no mask of an image, such as {file}.')
+    return masks
+
+
 def main(argv=None):
     args = parse_args(argv)
     console = Console()
-    model, loader = load_classifier(args.config, args.checkpoint, args.cfg_options, args.max_images, args.seed)
+    model, loader = load_classifier(
+        args.config, args.checkpoint, args.cfg_options, args.max_images or None, args.seed, args.split
+    )
+    masks = args.masks and read_masks(loader.dataset, args.masks)
     indices = track(range(len(loader.dataset)), 'images', console=console)
     samples = (data_set_sample(loader.dataset, index) for index in indices)
     batches = (
@@ -63,19 +98,20 @@ def main(argv=None):
         model,
         batches,
         args.layers,
-        reduction=args.reduction,
+        reductions=args.reductions,
         cams=args.cams,
         steps=args.steps,
         percentiles=args.percentiles,
         seed=args.seed,
+        masks=masks,
     )
     measures = [measure for measure in MEASURES if any(measure in values for values in found.values())]
-    better = dict(deletion='less', insertion='more', road='more')
-    header = ['map', *(f'{measure} ({better[measure]} is better)' for measure in measures)]
+    header = ['map', *(f'{measure} ({"less" if measure == "deletion" else "more"} is better)' for measure in measures)]
     rows = [[short_name(name), *(cell(values[measure]) for measure in measures)] for name, values in found.items()]
-    images = len(next(iter(found.values()))['deletion'])
+    with_mask = '' if masks is None else f', {sum(mask is not None for mask in masks)} of them with a mask'
     title = (
-        f'{Path(args.config).stem}, {images} test images, {args.steps} steps, {args.reduction} of the channels, seed '
+        f'{Path(args.config).stem}, {len(loader.dataset)} {args.split} images{with_mask}, {args.steps} steps, '
+        f'percentiles {" ".join(map(str, args.percentiles))}, {" and ".join(args.reductions)} of the channels, seed '
         f'{args.seed}: mean ± standard error'
     )
     table = Table(title=title)
