@@ -149,15 +149,13 @@ def read_source(checkpoint: str, prefix: str | None = None) -> Source:
         for key in state
         if key == layout.anchor or key.endswith(f'.{layout.anchor}')
     ]
-    if prefix is not None:
-        found = [(name, known) for name, known in found if known == prefix]
-    if len(found) != 1:
+    if not found:
         known = '; '.join(f'{name} has {layout.anchor}' for name, layout in LAYOUTS.items())
-        raise ValueError(
-            f'{checkpoint} has {len(found)} residual networks of a known layout'
-            + (f', under {[known for _, known in found]}: name one as prefix=.' if found else f' ({known}).')
-        )
-    (layout, prefix), *_ = found
+        raise ValueError(f'{checkpoint} has no residual network of a known layout ({known}).')
+    prefixes = [known for _, known in found]
+    if prefix is None and len(found) > 1 or prefix is not None and prefix not in prefixes:
+        raise ValueError(f'{checkpoint} has residual networks under {prefixes}: choose one of them by prefix.')
+    layout, prefix = found[0 if prefix is None else prefixes.index(prefix)]
     stem, units, closing, classifier, left = {}, {}, {}, {}, []
     for key, value in state.items():
         name = key.removeprefix(prefix) if key.startswith(prefix) else None

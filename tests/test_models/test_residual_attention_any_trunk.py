@@ -181,6 +181,8 @@ def test_errors_say_what_fits(images):
         build(resnet, poolings=(3, 2))
     with pytest.raises(ValueError, match="attention is 'mixed' or 'spatial'.*'local'"):
         build(resnet, attention='local')
+    with pytest.raises(ValueError, match="gradient of its L2 normalisation is infinite. Use 'mixed' or 'spatial'"):
+        build(resnet, attention='channel')
     with pytest.raises(ValueError, match='4x4 are too small'):
         build(resnet)(images[:, :, :16, :16])
 

@@ -275,8 +275,9 @@ def test_prefixes_and_what_is_left(source, tmp_path):
     assert found.prefix == 'backbone.' and found.units == (2, 2, 2, 2) and found.unit == 'basic'
     assert found.left == ['queue'] and found.classifier['weight'].shape == (CLASSES, 64)
     torch.save(dict(state_dict={**model.state_dict(), **momentum}), tmp_path / 'two.pth')
-    with pytest.raises(ValueError, match=r"2 residual networks .*'backbone.', 'momentum_backbone.'.*prefix="):
-        read_source(str(tmp_path / 'two.pth'))
+    for prefix in (None, 'encoder.'):
+        with pytest.raises(ValueError, match=r"under \['backbone.', 'momentum_backbone.'\]: choose one"):
+            read_source(str(tmp_path / 'two.pth'), prefix)
     assert read_source(str(tmp_path / 'two.pth'), 'momentum_backbone.').prefix == 'momentum_backbone.'
 
 
@@ -323,7 +324,7 @@ def resnet(**changes):
 
 
 @pytest.mark.parametrize(('state', 'message'), [
-    (dict(weight=torch.zeros(1)), 'has 0 residual networks of a known layout'),
+    (dict(weight=torch.zeros(1)), 'has no residual network of a known layout'),
     (ResNet(18, stem_channels=8, base_channels=8, deep_stem=True).state_dict(), 'stem.0.weight is missing in it'),
     (resnet() | {'layer1.0.se.fc1.weight': torch.zeros(1, 8, 1, 1)}, r'unit1.se.fc1.weight is \(1, 8, 1, 1\) in it'),
     ({name: value for name, value in resnet().items() if 'running' not in name}, 'running_mean is missing in it'),
@@ -416,7 +417,9 @@ def test_tool_says_what_is_wrong_before_it_works(source, tmp_path, capsys):
     path = source('own-preact')[1]
     for args, message in [
         ([path, str(tmp_path / 'none/x.pth')], 'no folder'),
+        ([path, str(tmp_path / 'x.pth')], 'stem.0.weight is (4, 3, 3, 3) in it and (16, 3, 3, 3) here'),
         ([path, str(tmp_path / 'x.pth')], 'No named architecture holds'),
+        ([source('torchvision-resnet18')[1], str(tmp_path / 'x.pth'), '--images', 'no.jpg'], 'no.jpg'),
         ([str(tmp_path / 'none.pth'), str(tmp_path / 'x.pth')], 'There is no checkpoint'),
     ]:
         with pytest.raises(SystemExit):

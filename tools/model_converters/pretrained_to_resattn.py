@@ -16,7 +16,7 @@ from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.models.backbones.residual_attention_net import ARCHITECTURES
 from mmresattn.weights import CheckpointError, PretrainedTrunk, record
-from mmresattn.weights.pretrained_trunk import Source, holders, plain_network, read_source
+from mmresattn.weights.pretrained_trunk import LAYOUTS, Source, holders, plain_network, read_source
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 HALF = dict(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)
@@ -26,7 +26,12 @@ def parse_args(argv=None):
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('source', metavar='SOURCE', help='file, address, torchvision://, mmpretrain:: or timm::')
     parser.add_argument('out', type=Path, metavar='OUT', help='checkpoint to write (.pth)')
-    parser.add_argument('--arch', choices=list(ARCHITECTURES), help='default: the smallest that holds the source')
+    parser.add_argument(
+        '--arch',
+        choices=list(ARCHITECTURES),
+        metavar='ARCH',
+        help='name of an architecture (default: the smallest that holds the source)',
+    )
     parser.add_argument('--prefix', help='of the names of the network, where the file has several')
     parser.add_argument('--images', nargs='+', default=[], help='photographs to compare on (default: random pixels)')
     parser.add_argument('--mean', type=float, nargs=3, help='of the pixels, R G B (default: those of the source)')
@@ -52,6 +57,13 @@ def preprocessing(source: Source) -> dict:
     else:
         cfg = HALF if source.layout.startswith('ResNetV2') else IMAGENET
     return {key: cfg[key] for key in ('mean', 'std', 'to_rgb')}
+
+
+def smallest_arch(source: Source) -> str:
+    """The smallest architecture that holds a source; if none does, one of the same units, which then says why."""
+    stems = LAYOUTS[source.layout].stems
+    alike = [name for name, arch in ARCHITECTURES.items() if arch.unit == source.unit and arch.stem in stems]
+    return next(iter([*holders(source), *alike, 'attention-resnet50']))
 
 
 def images_of(paths: list[str], model: torch.nn.Module) -> torch.Tensor:
@@ -80,11 +92,7 @@ def main(argv=None):
             raise ValueError(
                 f'{source} has no classifier. Start from it with init_cfg=dict(type="PretrainedTrunk", ...).'
             )
-        arch = args.arch or next(iter(holders(source)), None)
-        if arch is None:
-            raise ValueError(
-                f'No named architecture holds {source}; its trunk can start a dict(base=..., ...) of yours.'
-            )
+        arch = args.arch or smallest_arch(source)
         number, channels = source.classifier['weight'].shape
         classes = args.classes.read_text().splitlines() if args.classes else source.meta.get('dataset_meta', {}).get(
             'classes', IMAGENET_CATEGORIES if number == 1000 else None
@@ -99,12 +107,12 @@ def main(argv=None):
                 head=dict(type='LinearClsHead', num_classes=number, in_channels=channels),
                 data_preprocessor=dict(type='ClsDataPreprocessor', **preprocessing(source) | given),
             ))  # fmt: skip
+        x = images_of(args.images, model)
         PretrainedTrunk(args.source, args.prefix)(model)
     except (OSError, ValueError, CheckpointError) as error:
         parser.error(str(error))
     model.eval()
 
-    x = images_of(args.images, model)
     with torch.no_grad():
         expected = model.neck(plain_network(source)(x))[-1] @ source.classifier['weight'].T.float()
         expected += source.classifier.get('bias', torch.zeros(number))

@@ -125,8 +125,13 @@ class ResidualAttention(BaseBackbone):
         norm_cfg: dict = dict(type='BN'),
     ) -> None:
         super().__init__()
+        if attention == 'channel':
+            raise ValueError(
+                "attention='channel' cannot be added to a trained backbone: these masks start at zero, where the "
+                "gradient of its L2 normalisation is infinite. Use 'mixed' or 'spatial'."
+            )
         if attention not in ('mixed', 'spatial'):
-            raise ValueError(f"attention is 'mixed' or 'spatial', whose masks can start at zero, not {attention!r}.")
+            raise ValueError(f"attention is 'mixed' or 'spatial', not {attention!r}.")
         self.freeze_trunk = freeze_trunk
         # A plain name is MMPretrain's, whatever package's model was built last in this process.
         self.plain = {'_scope_': 'mmpretrain', **trunk}
