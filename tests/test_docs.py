@@ -191,6 +191,16 @@ def test_figures_are_what_the_script_draws(figures, tmp_path, monkeypatch):
             assert path.read_text() == there[path.stem].read_text(), 'run .dev_scripts/draw_figures.py'
 
 
+def test_pictures_are_what_their_commands_draw(tmp_path):
+    script = runpy.run_path(str(ROOT / '.dev_scripts' / 'draw_pictures.py'))
+    assert set(script['commands']()) >= {'see_flower', 'see_masks', 'see_hook', 'attention56_digits'}
+    script['draw'](['see_flower'], tmp_path)  # by weights that are at hand; the others train
+    drawn, shown = (np.asarray(Image.open(path / 'see_flower.png'), float) for path in (tmp_path, DOCS / 'images'))
+    assert drawn.shape == shown.shape
+    # Processors round differently; fonts and colours do not change.
+    assert abs(drawn - shown).mean() < 1 < abs(drawn - drawn[::-1]).mean()
+
+
 def read(path):
     return (ROOT / path).read_text()
 
