@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, LOOPS, MODELS, DefaultScope
 
 from tests.conftest import ROOT, WithoutBatchNorm
+from tests.test_tools import test_mmpretrain_tools
 
 CONFIGS = sorted(  # of classifiers; the others have tests of their own
     path.relative_to(ROOT)
@@ -46,6 +47,10 @@ def test_every_config_says_what_it_is_and_builds(path):
     if stated or 'digits' not in path.stem:
         assert sum(p.numel() for p in model.parameters()) == int(stated[1].replace(',', ''))
     assert cfg.train_cfg.get('type', 'EpochBasedTrainLoop') in LOOPS.module_dict
+    # MMPretrain's tools that show augmentations and schedules are tried on everything that is in it.
+    schedules, data = test_mmpretrain_tools.tried()
+    assert test_mmpretrain_tools.types_of_schedule(cfg) <= schedules | {'DeepSpeedOptimWrapper'}
+    assert test_mmpretrain_tools.types_of_data(cfg) <= data
 
 
 def nested(value):

@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import sys
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -13,18 +14,43 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
-# Between them they have every hook, loop, schedule, data set and step of a pipeline that the configs have.
+# Between them they have every hook, loop, schedule, data set and step of a pipeline of the classifiers' configs, as
+# tests/test_configs.py checks. DeepSpeed's schedules belong to DeepSpeed.
 SCHEDULES = [
     'aaconv/aa-resnet101_imagenet', 'aaconv/aa-wrn28-10_cifar100', 'abn/abn-multitask_digits',
     'compare/aa-wrn16-2_cifar10', 'detection/faster-rcnn_attention56-cifar_fpn_bccd',
-    'resattn/attention56_cifar10_fast',
+    'nonlocal/nonlocal-resnet50-10block_imagenet', 'pay_attention/vgg-att1-dp_cifar10',
+    'photos/plain_efficientnet-lite0', 'resattn/attention56_cifar10_fast',
 ]  # fmt: skip
 AUGMENTATIONS = [
-    'abn/abn-multitask_digits', 'resattn/attention56_cifar10', 'resattn/attention56_cifar10_fast',
+    'abn/abn-multitask_digits', 'abn/abn-multitask-resnet101-avg_celeba', 'abn/abn-resnet20-edited_cifar100',
+    'photos/plain_efficientnet-lite0', 'resattn/attention56_cifar10', 'resattn/attention56_cifar10_fast',
     'nonlocal/nonlocal-resnet50-10block_imagenet', 'senet/se-resnet50_imagenet',
     'resattn/ablations/resnet164_noise10_cifar10',
 ]  # fmt: skip
 TOOLS = Path(mmpretrain.__file__).parent / '.mim/tools/visualization'
+
+
+def types(value):
+    """All types within a part of a config."""
+    if isinstance(value, dict):
+        return {str(value.get('type'))}.union(*map(types, value.values()))
+    return set().union(*map(types, value)) if isinstance(value, list | tuple) else set()
+
+
+def types_of_schedule(cfg):
+    return types([cfg.custom_hooks, cfg.default_hooks, cfg.get('param_scheduler'), cfg.train_cfg, cfg.optim_wrapper])
+
+
+def types_of_data(cfg):
+    return types(cfg.train_dataloader.dataset)
+
+
+@cache
+def tried():
+    """Types in the schedules and in the data that the tests below run on."""
+    pairs = ((SCHEDULES, types_of_schedule), (AUGMENTATIONS, types_of_data))
+    return [set().union(*(of(Config.fromfile(CONFIGS / f'{name}.py')) for name in names)) for names, of in pairs]
 
 
 def load_tool(name):
@@ -67,6 +93,11 @@ def test_findings_K4_7_browse_dataset(photographs, tmp_path, monkeypatch):
             return dict(cfg, dataset=replace_folder(cfg.dataset))
         if cfg.type == 'ImageArrays':
             return cfg
+        if cfg.type == 'PhotoFolder':
+            return dict(cfg, data_root=str(photographs))
+        for step in cfg.pipeline:
+            if step.type == 'LoadAttentionMap':
+                step.map_root, step.image_root = str(photographs.parent), str(photographs)  # none has a map
         return dict(type='ImageFolders', data_root=str(photographs), pipeline=cfg.pipeline)
 
     if 'renderer' in inspect.signature(tool.adjust_bbox).parameters:  # of Matplotlib's, which MMPretrain does not give
