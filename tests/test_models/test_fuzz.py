@@ -36,8 +36,9 @@ from mmresattn.models.backbones import (
 )
 from mmresattn.models.backbones.residual_attention_net import ARCHITECTURES, STEMS
 from mmresattn.models.heads import PayAttentionHead
-from mmresattn.models.layers import NonLocalAttention, attention_maps, edit_attention, record_attention
+from mmresattn.models.layers import NonLocalAttention, attention_maps, edit_attention
 from mmresattn.models.necks import PayAttention
+from tests.conftest import record_if_any
 
 PACKAGE = Path(mmresattn.__file__).parent
 EXAMPLES = int(os.environ.get('MMRESATTN_FUZZ', 100))
@@ -221,7 +222,7 @@ def examine(family, build, forward, images, *, fault=None, too_small=False, size
             alone, message = message_of(lambda: [forward(reference, image[None].double()) for image in x])
             assert not message or single_values(reference, forward, x.double()), message  # GN, of one channel and pixel
             assert all(difference(torch.cat(parts), out) < 1e-9 for parts, out in zip(zip(*alone or ()), exact))
-        with record_attention(model) as maps:
+        with record_if_any(model) as maps:
             recorded = forward(model, x)
         with edit_attention(model, dict(maps)):  # an edit that changes nothing
             assert all(map(torch.equal, forward(model, x), recorded))

@@ -203,7 +203,7 @@ def test_two_processes_with_gloo_agree(tmp_path):
     [
         (['configs/resattn/attention56_imagenet.py'], r'imagenet/train, which does not exist.*\n.*one folder of image'),
         (['configs/resattn/attention56_cifar100.py'], r'cifar100/train, which does not exist'),
-        (['configs/resattn/attention56_digits.py', '--resume', 'none.pth'], 'there is no checkpoint none.pth'),
+        (['configs/resattn/attention56_digits.py', '--resume', 'none.pth'], '[Tt]here is no checkpoint none.pth'),
         (['configs/resattn/attention57.py'], r'attention57.py'),
         (['configs/resattn/attention56_digits.py', '--cfg-options', 'model.backbone.arch=attention57'],
          "Unknown architecture 'attention57'"),
