@@ -55,9 +55,15 @@ ABN_BRANCH = (
     (r'^(fc|classifier)\.', 'head.fc.'),
 )
 SE_RESNET = (
+    (r'\.se\.fc([12])\.', r'.se_layer.conv\1.conv.'),
+    (r'^fc\.', 'head.fc.'),
+    BACKBONE,
+)
+SE_RESNET_LEGACY = (
+    (r'^backbone\.', 'mmpretrain.'),  # unknown: MMPretrain's SE-ResNets have our names, but other strides and poolings
     (r'^layer0\.', ''),
-    (r'\.(se|se_module)\.fc([12])\.', r'.se_layer.conv\2.conv.'),
-    (r'^(fc|last_linear)\.', 'head.fc.'),
+    (r'\.se_module\.fc([12])\.', r'.se_layer.conv\1.conv.'),
+    (r'^last_linear\.', 'head.fc.'),
     BACKBONE,
 )
 SE_CAFFE_GRAPH = (
@@ -383,7 +389,7 @@ FAMILIES = {
     'se-bn-inception-caffe': Family(
         ('se-bn-inception_imagenet',), INCEPTION, prepare=_senet_blobs, data_preprocessor=CAFFE_PIXELS
     ),
-    'se-resnet-legacy': Family(SE_CAFFE_GRAPH, SE_RESNET),
+    'se-resnet-legacy': Family(SE_CAFFE_GRAPH, SE_RESNET_LEGACY),
     'se-resnet': Family(('se-resnet50_imagenet', 'se-resnet101_imagenet'), SE_RESNET),
     'vgg-attention-before': Family(
         ('vgg-att3-pc-before_cifar100',),

@@ -773,6 +773,28 @@ def test_everything_wrong_is_named(densenet):
         convert({}, 'abn-cifar-densenet', models)
 
 
+@torch.no_grad()
+def test_K1_11_se_resnets_of_other_strides_and_poolings_are_refused():
+    timm_layers, legacy, with_our_names = se_resnet_timm(), se_resnet_legacy(1), built(narrow_se('se-resnet50'))
+    weights = {'mmpretrain': with_our_names.state_dict()}
+    for name, layers in (('timm', timm_layers), ('legacy', legacy)):
+        official = Official()
+        layers(official, official.randn(1, 3, 64, 64))
+        weights[name] = official.weights
+    for family, config_name, accepted in (
+        ('se-resnet', 'se-resnet50', {'timm', 'mmpretrain'}),
+        ('se-resnet-legacy', 'se-resnet50-caffe', {'legacy'}),
+    ):
+        with torch.device('meta'):
+            models = {config_name: built(narrow_se(config_name))}
+        for name, state in weights.items():
+            if name in accepted:
+                convert(state, family, models)
+            else:
+                with pytest.raises(ValueError, match=f'not the weights of an official network of the family {family}'):
+                    convert(state, family, models)
+
+
 def test_the_network_is_found_among_those_of_a_family():
     models = {depth: built(branch_network(dict(type='CIFARResNet', depth=depth), 7)) for depth in (8, 14)}
     for depth in models:
