@@ -5,6 +5,7 @@ from mmpretrain.structures import DataSample
 
 from mmresattn.models.layers import record_attention
 from mmresattn.weights.fitting import load_weights
+from tests.conftest import check_onnx
 
 BACKBONES = {
     'ResNet': dict(type='ResNet', depth=18, base_channels=4, stem_channels=4, out_indices=(2, 3)),
@@ -20,8 +21,8 @@ BACKBONES = {
 
 
 @pytest.mark.parametrize('name', BACKBONES)
-def test_any_backbone(name):
-    """Fine-tuned from its plain checkpoint: a level per output, every parameter trained, its maps by the tap."""
+def test_any_backbone(name, tmp_path):
+    """Fine-tuned from its plain checkpoint: a level per output, every parameter trained, maps by the tap, ONNX."""
     if name == 'timm':
         pytest.importorskip('timm')
     torch.manual_seed(0)
@@ -40,14 +41,13 @@ def test_any_backbone(name):
     model.eval()
     with torch.no_grad(), record_attention(model) as maps:
         levels = [feature for feature in model.backbone(x) if feature.shape[2] > 1]
-        scores = model(x)
+        model(x)
     assert [key for key in maps] == [f'neck.level{i + 1}.map' for i in range(2)]
     for recorded, feature in zip(maps.values(), levels):
         assert recorded.shape == (4, 1, *feature.shape[2:])
         torch.testing.assert_close(recorded.sum((1, 2, 3)), torch.ones(4))
-    if name == 'ResNet':
-        torch.testing.assert_close(torch.export.export(model, (x,), strict=False).module()(x), scores)
     model.train()
     samples = [DataSample().set_gt_label(i % 3) for i in range(4)]
     model.parse_losses(model(x, samples, mode='loss'))[0].backward()
     assert not [key for key, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    check_onnx(model, x, tmp_path / 'pay.onnx')
