@@ -53,7 +53,7 @@ setup(
     cmdclass=dict(build_py=BuildWithMim, editable_wheel=EditableWheelForMim),
     python_requires='>=3.10',
     packages=find_packages(include=['mmresattn', 'mmresattn.*']),
-    package_data={'mmresattn': ['evaluation/*.jinja']},
+    package_data={'mmresattn': ['evaluation/*.jinja'], 'mmresattn.editor': ['static/*', 'static/vendor/*']},
     install_requires=requirements('runtime'),
     extras_require={name: requirements(name) for name in EXTRAS},
     classifiers=[

@@ -31,8 +31,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmresattn.apis import build_runner
-from mmresattn.apis.attention_editor import AttentionEditor
 from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.editor import AttentionEditor
 from mmresattn.visualization import class_activation_maps
 
 CONFIG = Path(__file__).parent.parent / 'configs/abn/abn-resnet20-edited_cifar100.py'
@@ -169,10 +169,10 @@ def one_seed(example: Example, data: Path, work_dir: Path, args, seed: int) -> d
     before, checkpoint = train(cfg)
 
     editor = AttentionEditor(Path(cfg.work_dir, 'config.py'), checkpoint, data / 'edit', work_dir / 'corrections')
-    mistakes, _ = editor.mistakes()
+    mistakes = editor.mistakes()
     for name, attention in zip(mistakes, example.rule(editor, mistakes)):
         editor.save(name, 'neck.map', attention)
-    mended = sum(entry['after']['label'] == entry['label'] for entry in editor.saved())
+    mended = sum(entry['after']['label'] == entry['label'] for entry in editor.log.saved.values())
 
     result = dict(seed=seed, edited=len(mistakes), of=len(editor.names), mended=mended, before=before)
     for arm, maps in (('control', no_maps), ('corrected', work_dir / 'corrections/maps/neck.map')):

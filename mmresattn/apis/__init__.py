@@ -3,7 +3,6 @@ from .launch import add_common_arguments, build_runner, latest_checkpoint, load_
 from .model_index import register_models
 
 __all__ = [
-    'AttentionEditor',
     'AttentionInferencer',
     'add_common_arguments',
     'build_runner',
@@ -12,7 +11,6 @@ __all__ = [
     'load_classifier',
     'load_config',
     'load_data_set',
-    'paint',
     'read_config',
     'register_models',
     'use_mixed_precision',
@@ -21,10 +19,6 @@ __all__ = [
 
 # What brings Matplotlib along, which importing the package does not need, is imported when it is asked for.
 def __getattr__(name):
-    if name in ('AttentionEditor', 'paint'):
-        from . import attention_editor
-
-        return getattr(attention_editor, name)
     if name == 'AttentionInferencer':
         from .attention_inferencer import AttentionInferencer
 

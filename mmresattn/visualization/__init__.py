@@ -23,7 +23,7 @@ from .cam import cam_layers, class_activation_maps, default_layer
 from .image_pipeline import ImagePipeline, ImageSample, data_set_sample
 from .image_sources import ImageSources, UniqueNames, data_set_root, relative_name
 from .original_image import View, maps_in_view, maps_on_images, run_and_follow
-from .overlay import overlay, resize_map, show_image
+from .overlay import colour_table, overlay, resize_map, show_image
 from .recording import batches_of_one_shape, place_maps, positions_of, record_samples
 from .text import class_names, label_text, plain_text, prediction_title
 
@@ -41,6 +41,7 @@ __all__ = [
     'check_suffix',
     'class_activation_maps',
     'class_names',
+    'colour_table',
     'data_set_root',
     'data_set_sample',
     'default_layer',

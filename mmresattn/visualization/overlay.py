@@ -9,6 +9,15 @@ from torch import Tensor
 COLOURS = 'inferno'  # which a reader also tells apart in grey
 
 
+def colour_table(name: str = COLOURS) -> np.ndarray:
+    """The colours (256, 3) of a map from its least to its greatest value, uint8 in RGB.
+
+    Args:
+        name (str): A colour map of Matplotlib. Defaults to 'inferno'.
+    """
+    return np.rint(255 * colormaps[name](np.arange(256))[:, :3]).astype(np.uint8)
+
+
 def check_image_array(image: np.ndarray) -> None:
     """Make sure that an array can be an image (H, W) or (H, W, C).
 
@@ -91,7 +100,7 @@ def overlay(
     high = known.max().item() if high is None else high
     resized = resize_map(attention, image.shape[:2])
     shade = (resized - low) / (high - low if high > low else 1)  # a constant map is dark
-    colours = (alpha * 255 * colormaps[COLOURS](np.arange(256))[:, :3]).astype(np.float32)
+    colours = (alpha * colour_table()).astype(np.float32)
     index = (np.nan_to_num(shade) * 256).clip(0, 255).astype(np.uint8)
     picture = np.rint((1 - alpha) * image.astype(np.float32) + colours[index]).astype(np.uint8)
     return np.where(np.isnan(resized)[..., None], image, picture)

@@ -18,9 +18,10 @@ from mmpretrain.models.utils import SELayer
 from PIL import Image
 from torchvision.models import resnet18
 
-from mmresattn.apis import AttentionEditor, AttentionInferencer, load_classifier
+from mmresattn.apis import AttentionInferencer, load_classifier
 from mmresattn.datasets import LoadCheckedImage
 from mmresattn.datasets.image_files import BrokenImage, check_image
+from mmresattn.editor import AttentionEditor
 from mmresattn.engine import AttentionVisualizationHook
 from mmresattn.models.layers import NonLocalAttention, SqueezeExcitation, record_attention
 from mmresattn.visualization import (
@@ -505,7 +506,7 @@ def test_maps_leave_their_device_before_they_become_arrays():
 
 def test_nobody_else_reads_or_draws():
     """The road has one owner: its callers decode no image file and write no figure by themselves."""
-    callers = ['mmresattn/apis/attention_inferencer.py', 'mmresattn/apis/attention_editor.py',
+    callers = ['mmresattn/apis/attention_inferencer.py', 'mmresattn/editor/session.py',
                'mmresattn/engine/attention_visualization_hook.py', 'mmresattn/engine/prediction_pictures_hook.py',
                'tools/visualization/vis_attention.py', 'tools/visualization/vis_cam.py',
                'tools/analysis_tools/faithfulness.py']  # fmt: skip

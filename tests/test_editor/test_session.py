@@ -1,9 +1,9 @@
+import base64
 import io
 import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import zipfile
 from datetime import datetime, timedelta, timezone
@@ -16,11 +16,11 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
-from mmresattn.apis.attention_editor import AttentionEditor, paint
 from mmresattn.datasets.attention_maps import LoadAttentionMap, read_attention_map
 from mmresattn.datasets.broken_images import BrokenImage
+from mmresattn.editor import AttentionEditor, paint
 from mmresattn.models.layers import attention_maps, edit_attention, record_attention
-from tests.conftest import environment
+from mmresattn.visualization import class_activation_maps
 
 CLASSES = ['ant', 'bee', 'cat']
 
@@ -200,8 +200,10 @@ def test_whole_maps_replace_and_are_saved_as_training_reads_them(editor, images)
         assert archive.namelist() == ['manifest.jsonl', entry['map']]
         assert json.loads(archive.read('manifest.jsonl')) == entry
         assert archive.read(entry['map']) == found.read_bytes()
-    editor.discard('bee/deep/1.png', 'neck.map')
-    assert not found.exists() and not editor.saved() and (editor.out / 'manifest.jsonl').read_text() == ''
+    np.testing.assert_allclose(editor.own_map('bee/deep/1.png', 'neck.map'), drawn, atol=1 / 65535)
+    np.testing.assert_allclose(
+        editor.own_map('bee/0.png', 'neck.map'), editor.predict('bee/0.png').maps['neck.map'], atol=1e-6
+    )
 
 
 def test_a_cropped_view(tmp_path, images):
@@ -235,7 +237,7 @@ def test_strokes():
     assert line.shape[:2] == (128, 256) and line[64, 30:225, 1].min() == 1 and line[10, :, 1].max() == 0
     for wrong in (
         [stroke([])],
-        [stroke([[0, 1, 2]])],
+        [stroke([[0, 1, 1, 2]])],
         [stroke([[0, float('nan')]])],
         [stroke([[0, 9e99]])],
         [stroke([[0, 0]], size=0)],
@@ -246,9 +248,38 @@ def test_strokes():
         'x',
         [stroke([[0, 0]])] * 501,
         [stroke([[0, 0]] * 20_001)],
+        [stroke([[0, 0]], tool='pencil')],
+        [stroke([[0, 0], [1, 1]], tool='polygon')],
+        [stroke([[0, 0, 2]])],
+        [stroke([[0, 0]], softness=-1)],
+        [dict(tool='map', strength=1, png='x')],
+        [dict(tool='map', strength=1, png=base64.b64encode(cv2.imencode('.png', np.zeros((300, 2)))[1]).decode())],
     ):
-        with pytest.raises(ValueError, match='stroke|points|Points'):
+        with pytest.raises(ValueError, match='stroke|points|Points|copied map'):
             paint(wrong, (8, 8))
+
+
+def test_every_tool():
+    def stroke(tool, **other):
+        return dict(tool=tool, value=1, strength=1) | other
+
+    square = stroke('polygon', points=[[0.25, 0.25], [0.75, 0.25], [0.75, 0.75], [0.25, 0.75]])
+    area = paint([square], (8, 8))[..., 1]
+    assert area[66:190, 66:190].min() == 1 and not area[:62].any() and area.sum() == pytest.approx(128**2, rel=0.03)
+    erased = paint([square, stroke('eraser', points=[[0, 0.5], [1, 0.5]], size=0.25)], (8, 8))
+    assert not erased[100:156].any() and erased[70:90, 70:180].min() == 1
+    line = dict(points=[[0.1, 0.5], [0.9, 0.5]], size=0.25)
+    hard, soft = (paint([stroke('brush', softness=softness, **line)], (8, 8))[:, 128, 1] for softness in (0, 1))
+    assert hard[100:156].min() == 1 and soft[128] > 0.9 and 0.3 < soft[106] < 0.6 and not soft[:72].any()
+    assert (np.diff(soft[:128]) >= -1e-3).all()
+    pressed = dict(points=[[0.1, 0.5, 0.1], [0.9, 0.5, 1]], size=0.25)
+    thickness = paint([stroke('brush', **pressed)], (8, 8))[..., 1].sum(0)
+    assert thickness[60] < 0.6 * thickness[200]
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    png = base64.b64encode(cv2.imencode('.png', ramp)[1]).decode()
+    copied = paint([dict(tool='map', strength=0.5, png=png)], (64, 64))
+    np.testing.assert_allclose(copied[..., 0], cv2.resize(np.float32(ramp / 65535), (256, 256)), atol=1e-5)
+    assert (copied[..., 1] == 0.5).all()
 
 
 def test_names_cannot_leave_the_folders(editor, images, tmp_path):
@@ -259,16 +290,16 @@ def test_names_cannot_leave_the_folders(editor, images, tmp_path):
     for layer in ('../../x', '/tmp/x', 'neck', ''):
         with pytest.raises(KeyError, match='no layer'):
             editor.save('bee/0.png', layer, LEFT)
-    assert not list(editor.out.iterdir())
+    assert [path.name for path in editor.out.iterdir()] == ['.lock']
     (editor.out / 'maps').mkdir()
     (tmp_path / 'elsewhere').mkdir()
     (editor.out / 'maps/neck.map').symlink_to(tmp_path / 'elsewhere')
     with pytest.raises(ValueError, match='Remove the link'):
         editor.save('bee/0.png', 'neck.map', LEFT)
-    assert not list((tmp_path / 'elsewhere').iterdir()) and not editor.saved()
+    assert not list((tmp_path / 'elsewhere').iterdir()) and not editor.log.saved
     for line in ('{"image": "bee/0.png", "layer": "neck.map", "map": "../../secret.png"}', '{', '[]'):
         (editor.out / 'manifest.jsonl').write_text(line + '\n')
-        with pytest.raises(ValueError, match='line 1, is no entry'):
+        with pytest.raises(ValueError, match='line 1, was not written'):
             AttentionEditor(tmp_path / 'net.py', tmp_path / 'net.pth', images, editor.out, 'cpu')
 
 
@@ -280,7 +311,7 @@ def test_what_cannot_be_opened(editor, images, tmp_path, monkeypatch):
         AttentionEditor(args[0], tmp_path / 'no.pth', images, tmp_path / 'o')
     with pytest.raises(FileNotFoundError, match='folder of images'):
         AttentionEditor(*args, tmp_path / 'no', tmp_path / 'o')
-    with pytest.raises(FileNotFoundError, match='has no images'):
+    with pytest.raises(FileNotFoundError, match='have no images'):
         AttentionEditor(*args, editor.out, tmp_path / 'o')
     with pytest.raises(ValueError, match='within the images'):
         AttentionEditor(*args, images, images / 'maps')
@@ -306,49 +337,20 @@ def test_what_cannot_be_opened(editor, images, tmp_path, monkeypatch):
     for name, match in (('text', 'none of the formats'), ('half', 'cannot be read'), ('large', '400 x 300 pixels')):
         with pytest.raises(BrokenImage, match=match):
             small.predict(f'bee/{name}.png')
-    assert sorted(small.mistakes()[1]) == ['bee/half.png', 'bee/large.png', 'bee/text.png']
+    small.predict_all()
+    assert sorted(small.broken) == ['bee/half.png', 'bee/large.png', 'bee/text.png']
 
 
 def test_mistakes_and_labels(editor, images, tmp_path):
     assert editor.names == ['bee/0.png', 'bee/deep/1.png', 'cat/2.png', 'cat/3.png']
     assert [editor.label(name) for name in editor.names] == [1, 1, 2, 2]
-    wrong, broken = editor.mistakes(batch_size=2)
+    editor.predict_all(batch_size=2)
+    wrong = editor.mistakes()
     expected = [name for name in editor.names if int(editor.predict(name).scores.argmax()) != editor.label(name)]
-    assert wrong == expected and wrong and not broken
+    assert wrong == expected and wrong and not editor.broken
     # Two folders are not three classes: without their names a number would be a guess.
     unsure = AttentionEditor(*write(tmp_path, NETS['abn'], meta=False), images, tmp_path / 'o', 'cpu')
-    assert unsure.label('bee/0.png') is None and unsure.classes == ['0', '1', '2'] and unsure.mistakes() == ([], {})
-
-
-def test_killed_in_the_middle_of_saving(editor, images, tmp_path):
-    """At every moment the manifest is whole, and each map that it names is there and whole."""
-    code = f"""
-import numpy as np
-from mmresattn.apis.attention_editor import AttentionEditor
-editor = AttentionEditor({str(tmp_path / 'net.py')!r}, {str(tmp_path / 'net.pth')!r}, {str(images)!r},
-                         {str(editor.out)!r}, 'cpu')
-print('ready', flush=True)
-i = 0
-while True:
-    stroke = dict(points=[[0.5, 0.5]], size=0.5, value=i % 2, strength=1)
-    editor.save(editor.names[i % 4], 'neck.map', np.full((16, 16), i % 7 / 7), [stroke])
-    i += 1
-    print(i, flush=True)
-"""
-    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, env=environment())
-    lines = iter(process.stdout.readline, '')
-    while next(lines).strip() != '5':  # after 5 saves, perhaps in the middle of the sixth
-        pass
-    process.kill()
-    process.wait()
-    again = AttentionEditor(tmp_path / 'net.py', tmp_path / 'net.pth', images, editor.out, 'cpu')
-    assert sorted(entry['image'] for entry in again.saved()) == again.names
-    for entry in again.saved():
-        assert np.ptp(read_attention_map(again.out / entry['map'])) == 0 and len(entry['strokes']) == 1
-    assert [entry['strokes'][0]['value'] for entry in again.saved('bee/deep/1.png')] == [1]
-    assert again.saved('bee/0.png')[0]['strokes'][0]['value'] == 0
-    again.save('bee/0.png', 'neck.map', LEFT)
-    assert len(again.saved()) == 4
+    assert unsure.label('bee/0.png') is None and unsure.classes == ['0', '1', '2'] and unsure.mistakes() == []
 
 
 def test_two_threads_never_mix(editor):
@@ -366,7 +368,7 @@ def test_two_threads_never_mix(editor):
     threads = [threading.Thread(target=work, args=(i,)) for i in (0, 1)]
     for thread in threads:
         thread.start()
-    wrong, _ = editor.mistakes()
+    wrong = editor.mistakes()
     for thread in threads:
         thread.join()
     for i in (0, 1):
@@ -384,4 +386,49 @@ def test_results_are_readable_by_others(editor):
     umask = os.umask(0)
     os.umask(umask)
     assert (editor.out / entry['map']).stat().st_mode & 0o777 == 0o666 & ~umask
-    assert sorted(path.name for path in editor.out.rglob('*') if path.is_file()) == ['0.png', 'manifest.jsonl']
+    files = sorted(path.name for path in editor.out.rglob('*') if path.is_file())
+    assert files == sorted(['.lock', '0.png', 'manifest.jsonl', f'{entry["sha256"]}.png'])
+
+
+def test_saving_without_a_stroke_saves_nothing(editor):
+    with pytest.raises(ValueError, match='Nothing is painted'):
+        editor.save('bee/0.png', 'neck.map', paint([], (32, 32)))
+    assert not editor.log.saved and not (editor.out / 'manifest.jsonl').exists()
+
+
+def test_superpixels_cover_the_image_once(editor, monkeypatch):
+    rows, columns = np.indices((205, 256))
+    stripes = np.stack([(rows // 70) * 80, (columns // 90) * 80, rows * 0], -1).astype(np.uint8)
+    monkeypatch.setattr(editor, 'picture', lambda name: stripes)
+    outlines = editor.superpixels('cat/3.png', 9)
+    assert 4 <= len(outlines) <= 40
+    strokes = [dict(tool='polygon', points=points, value=1, strength=1) for points in outlines]
+    covered = np.sum([paint([stroke], (32, 40))[..., 1] for stroke in strokes], 0)
+    assert covered.shape == (205, 256) and 0.9 < covered.mean() < 1.15
+    with pytest.raises(ValueError, match='from 4 to 400'):
+        editor.superpixels('cat/3.png', 1000)
+
+
+def test_evidence_is_that_of_the_inferencer(editor):
+    pytest.importorskip('pytorch_grad_cam')
+    sample = editor.inferencer.pipeline(editor.images / 'bee/0.png')
+    expected = class_activation_maps(editor.inferencer.model, sample.packed['inputs'][None], [2])[0]
+    np.testing.assert_allclose(editor.evidence('bee/0.png', 2), cv2.resize(expected.numpy(), (256, 256)), atol=1e-4)
+    edited = editor.evidence('bee/0.png', 2, ('neck.map', LEFT))
+    assert not np.allclose(edited, editor.evidence('bee/0.png', 2), atol=1e-2)
+
+
+def test_a_deleted_image_is_named(editor, tmp_path, images):
+    copy = shutil.copytree(images, tmp_path / 'images')
+    found = AttentionEditor(tmp_path / 'net.py', tmp_path / 'net.pth', copy, tmp_path / 'o', 'cpu', 'Ann')
+    found.save('bee/0.png', 'neck.map', LEFT)
+    (copy / 'bee/0.png').unlink()
+    with pytest.raises(FileNotFoundError, match='bee/0.png is no longer there'):
+        found.predict('bee/0.png')
+    again = AttentionEditor(tmp_path / 'net.py', tmp_path / 'net.pth', copy, tmp_path / 'o', 'cpu')
+    (note,) = again.notes()
+    assert (
+        'no longer in' in note
+        and 'bee/0.png' in note
+        and again.log.saved['bee/0.png', 'neck.map']['annotator'] == 'Ann'
+    )

@@ -1,0 +1,211 @@
+"""Training from the corrections, started by the page and run by tools/train.py, and the comparison that follows it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ..datasets.attention_maps import moves_pixels
+from .session import AttentionEditor
+
+
+@dataclass(frozen=True)
+class Use:
+    """What corrections can do in a training."""
+
+    title: str
+    text: str
+
+
+USES = {
+    'map_loss': Use('Map loss', 'The attention branch learns your maps. For Attention Branch Networks.'),
+    'gradient_penalty': Use('Gradient penalty', 'Answers must not depend on pixels that you marked to be ignored.'),
+    'augment': Use('Augmentation', 'What you marked to be ignored is replaced in the training images.'),
+    'gate': Use('Gate', 'A small network learns your maps; the classifier sees only what it lets through.'),
+}
+PROGRESS = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\]|Iter\(train\)\s+\[\s*(\d+)/(\d+)\]')
+LOG_LINES = 200
+STOPPED = 75  # exit status of a training that was told to stop and saved a checkpoint
+
+
+def training_config(config: Path, checkpoint: Path, corrections: Path, images: Path, use: str) -> Config:
+    """The config of a training from corrections.
+
+    Args:
+        config (Path): Config of the network.
+        checkpoint (Path): Its weights, from which training starts.
+        corrections (Path): A folder of the editor.
+        images (Path): The images that were corrected.
+        use (str): A key of :func:`available_uses`.
+
+    Returns:
+        Config: It trains for as long as ``config``, at a tenth of its learning rate.
+
+    Raises:
+        ValueError: If the network or its data do not allow it, or nothing is corrected.
+    """
+    cfg = Config.fromfile(config)
+    if cfg.model.type != 'AttentionBranchNetwork':
+        raise ValueError(f'The map loss is for Attention Branch Networks; this is a {cfg.model.type}.')
+    maps = corrections / 'maps/neck.map'
+    if not any(maps.glob('**/*.png')):
+        raise ValueError(f'There are no corrected maps in {maps} yet.')
+    cfg.model.head.map_loss = dict(type='AttentionMapLoss', loss_weight=1.0)
+    train = cfg.train_dataloader.dataset
+    pipeline = [dict(step) for step in train.pipeline]
+    moving = [i for i, step in enumerate(pipeline) if moves_pixels(step)]
+    first, last = (moving[0], moving[-1] + 1) if moving else (len(pipeline) - 1,) * 2
+    load = dict(type='LoadAttentionMap', map_root=str(maps), image_root=str(images), transforms=pipeline[first:last])
+    pack = {**pipeline[-1], 'algorithm_keys': (*pipeline[-1].get('algorithm_keys', ()), 'gt_attention_map')}
+    corrected = [*pipeline[:first], load, *pipeline[last:-1], pack]
+    split = train.get('split', '')
+    if Path(train.get('data_root', ''), split).resolve() == images:
+        train.pipeline = corrected
+    else:  # the corrected images join those of the training
+        classes = [folder.name for folder in sorted(images.iterdir()) if folder.is_dir() and folder.name[0] != '.']
+        joined = dict(type='CustomDataset', data_root=str(images), classes=classes, pipeline=corrected)
+        cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[train, joined])
+    cfg.optim_wrapper.optimizer.lr *= 0.1
+    cfg.load_from = str(checkpoint)
+    return cfg
+
+
+def available_uses(model_type: str) -> list[str]:
+    """What corrections can do for a network, the recommended use first."""
+    return ['map_loss'] if model_type == 'AttentionBranchNetwork' else []
+
+
+class Training:
+    """At most one training at a time, in a process of its own, and then a comparison on the held-out images.
+
+    Files are in ``<out>/training/<number>_<use>/``: ``config.py``, ``log.txt``, the checkpoints, and of the comparison
+    ``before_after.json`` with its pictures.
+
+    Args:
+        editor (AttentionEditor): The editor whose corrections are used.
+
+    Attributes:
+        state (str): ``'idle'``, ``'training'``, ``'comparing'``, ``'done'``, ``'stopped'`` or ``'failed'``.
+    """
+
+    def __init__(self, editor: AttentionEditor) -> None:
+        self.editor, self.state, self.folder = editor, 'idle', None
+        self._process: subprocess.Popen | None = None
+        self._lock = threading.Lock()
+
+    def start(self, use: str) -> None:
+        """Write the config and start training.
+
+        Raises:
+            ValueError: If one runs already, or the corrections cannot be used so.
+        """
+        editor = self.editor
+        if use not in available_uses(editor.inferencer.config.model.type):
+            raise ValueError(f'The corrections cannot be used as {use!r} for this network.')
+        with self._lock:
+            if self.state in ('training', 'comparing'):
+                raise ValueError('A training is running: wait for it, or stop it.')
+            cfg = training_config(editor.config, editor.checkpoint_file, editor.out, editor.images, use)
+            root = editor.out / 'training'
+            number = 1 + max((int(path.name.split('_')[0]) for path in root.glob('[0-9]*_*')), default=0)
+            self.folder = root / f'{number}_{use}'
+            self.folder.mkdir(parents=True)
+            cfg.dump(self.folder / 'config.py')
+            self.state = 'training'
+            threading.Thread(target=self._run, daemon=True).start()
+
+    def stop(self) -> None:
+        """Tell the training to stop: it saves a checkpoint, from which its command with ``--resume`` goes on."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+
+    def command(self) -> list[str]:
+        """The command line of the training."""
+        return [sys.executable, _tool('train.py'), str(self.folder / 'config.py'), '--work-dir', str(self.folder)]
+
+    def compare_command(self) -> list[str]:
+        """The command line of the comparison."""
+        checkpoints = sorted(self.folder.glob('*.pth'), key=lambda path: path.stat().st_mtime)
+        if not checkpoints:
+            raise FileNotFoundError(f'{self.folder} has no checkpoint.')
+        before = [str(self.editor.config), str(self.editor.checkpoint_file)]
+        after = [str(self.folder / 'config.py'), str(checkpoints[-1])]
+        return [
+            sys.executable,
+            _tool('analysis_tools/before_after.py'),
+            *before,
+            *after,
+            '--out',
+            str(self.folder / 'comparison'),
+        ]
+
+    def _run(self) -> None:
+        try:
+            status = self._run_process(self.command())
+            if status == 0:
+                self.state = 'comparing'
+                status = self._run_process(self.compare_command())
+            self.state = {0: 'done', STOPPED: 'stopped', -15: 'stopped'}.get(status, 'failed')
+        except OSError as error:
+            with open(self.folder / 'log.txt', 'a') as log:
+                print(error, file=log)
+            self.state = 'failed'
+
+    def _run_process(self, command: Sequence[str]) -> int:
+        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path)), 'PYTHONUNBUFFERED': '1'}
+        with open(self.folder / 'log.txt', 'a') as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment, stdin=subprocess.DEVNULL
+            )
+        return self._process.wait()
+
+    def status(self) -> dict:
+        """State, progress from 0 to 1, the end of the log, the command line and, when done, the comparison."""
+        if self.folder is None:
+            return dict(state=self.state)
+        log = self.folder / 'log.txt'
+        lines = log.read_text(errors='replace').splitlines() if log.is_file() else []
+        result = self.folder / 'comparison/before_after.json'
+        return dict(
+            state=self.state,
+            progress=self._progress(lines),
+            log='\n'.join(lines[-LOG_LINES:]),
+            command=' '.join(['python', *self.command()[1:]]),
+            result=json.loads(result.read_text()) if self.state == 'done' else None,
+        )
+
+    def _progress(self, lines: Sequence[str]) -> float:
+        for line in reversed(lines):
+            if found := PROGRESS.search(line):
+                epoch, step, steps, iteration, iterations = (int(value or 0) for value in found.groups())
+                if iterations:
+                    return iteration / iterations
+                epochs = Config.fromfile(self.folder / 'config.py').train_cfg.max_epochs
+                return (epoch - 1 + step / steps) / epochs
+        return 0.0
+
+    def picture(self, name: str) -> Path:
+        """A picture of the comparison.
+
+        Raises:
+            KeyError: If there is no such picture.
+        """
+        path = (self.folder or Path('/nonexistent')) / 'comparison' / name
+        if '/' in name or path.suffix != '.png' or not path.is_file():
+            raise KeyError(f'There is no picture {name!r}.')
+        return path
+
+
+def _tool(name: str) -> str:
+    """A file of tools/, in a clone or as mim finds it."""
+    package = Path(__file__).parents[1]
+    places = [package.parent / 'tools' / name, package / '.mim/tools' / name]
+    return str(next((path for path in places if path.is_file()), places[0]))
