@@ -2,10 +2,10 @@
 
     python .dev_scripts/vendor_konva.py 10.9.1
 
-Konva (https://konvajs.org, MIT) has layers, hit detection, and pointer events for mouse, pen and touch, and its shapes are
-plain data: what the page needs, at two thirds of the size of Fabric.js, whose strength is editing objects on the canvas.
-The archive comes from npm's registry by `npm pack`. Its one minified file and its licence are kept, with the version and
-the SHA-256 in konva.json; tests/test_editor/test_page.py compares them.
+Konva (https://konvajs.org, MIT) has layers, hit detection, and pointer events for mouse, pen and touch, and its shapes
+are plain data: what the page needs, at two thirds of the size of Fabric.js, whose strength is editing objects on the
+canvas. The archive comes from npm's registry by `npm pack`. Its one minified file and its licence are kept, with the
+version and the SHA-256 in konva.json; tests/test_editor/test_page.py compares them.
 """
 
 import hashlib
