@@ -7,7 +7,7 @@ from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).parent
-EXTRAS = ('lite', 'detection', 'segmentation', 'photos', 'editor', 'deployment', 'docs', 'tests')
+EXTRAS = ('lite', 'detection', 'segmentation', 'photos', 'captioning', 'editor', 'deployment', 'docs', 'tests')
 MIM = ('configs', 'tools', 'model-index.yml', 'dataset-index.yml')
 
 

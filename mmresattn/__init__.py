@@ -9,9 +9,9 @@ from .version import __version__
 
 check_stack()  # before anything that would fail for want of it
 
-from . import datasets, engine, models, weights  # noqa: E402
+from . import datasets, engine, evaluation, models, weights  # noqa: E402
 from .apis.model_index import register_models  # noqa: E402
 
 register_models()
 
-__all__ = ['__version__', 'datasets', 'engine', 'models', 'weights']
+__all__ = ['__version__', 'datasets', 'engine', 'evaluation', 'models', 'weights']

@@ -10,6 +10,7 @@ from ..weights.loader import read_content
 
 SCHEME = 'mmresattn://'
 LOADER = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+INFERRED = {'Image Classification', 'Image Caption'}  # MMPretrain has inferencers for these
 ELSEWHERE = {'Object Detection', 'Instance Segmentation', 'Semantic Segmentation'}  # MMDetection, MMSegmentation
 
 
@@ -38,7 +39,7 @@ def register_models() -> None:
             tasks = {result.task for result in model.results or ()}
             if tasks & ELSEWHERE:
                 continue
-            if 'Image Classification' not in tasks:
+            if not tasks & INFERRED:
                 model.results = None  # so that MMPretrain says that it has no inferencer
             known = ModelHub._models_dict.get(model.name)
             if known is not None and known.filepath != model.filepath:

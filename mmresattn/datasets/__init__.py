@@ -1,6 +1,7 @@
 from .attention_maps import LoadAttentionMap
 from .batch_transforms import BatchProgressiveResize, BatchRandomCrop, BatchRandomErasing, BatchRandomFlip
 from .broken_images import BrokenImagesHook, LoadCheckedImage
+from .captions import FlipCaption, KarpathyCaptions, read_captions
 from .celeba import CELEBA_ATTRIBUTES, CelebAAttributes
 from .checks import check_data, innermost_data_sets
 from .class_attributes import ClassAttributes
@@ -23,9 +24,11 @@ __all__ = [
     'BrokenImagesHook',
     'CelebAAttributes',
     'ClassAttributes',
+    'FlipCaption',
     'InMemory',
     'ImageArrays',
     'ImageFolders',
+    'KarpathyCaptions',
     'KeepInMemory',
     'LoadAttentionMap',
     'LoadCheckedImage',
@@ -36,6 +39,7 @@ __all__ = [
     'check_image',
     'find_image_files',
     'innermost_data_sets',
+    'read_captions',
     'set_classes',
     'set_num_classes',
 ]

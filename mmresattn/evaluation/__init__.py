@@ -1,3 +1,4 @@
+from .caption_metric import CaptionMetric, caption_scores
 from .classification import calibration, class_accuracies, confusions, wilson
 from .faithfulness import (
     boxes_mask,
@@ -13,12 +14,14 @@ from .responses import stage_responses
 from .robustness import adversarial_accuracy, adversarial_images
 
 __all__ = [
+    'CaptionMetric',
     'adversarial_accuracy',
     'adversarial_images',
     'boxes_mask',
     'calibration',
     'class_accuracies',
     'confusions',
+    'caption_scores',
     'deletion_and_insertion',
     'faithfulness',
     'make_report',

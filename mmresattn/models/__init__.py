@@ -1,4 +1,5 @@
 from .backbones import *  # noqa: F403
+from .captioners import *  # noqa: F403
 from .classifiers import *  # noqa: F403
 from .data_preprocessor import BatchTransformPreprocessor  # noqa: F401
 from .heads import *  # noqa: F403

@@ -20,6 +20,7 @@ from .attention_figure import (
 )
 from .cam import METHODS as CAM_METHODS
 from .cam import cam_layers, class_activation_maps, default_layer
+from .caption_figure import caption_figure
 from .image_pipeline import ImagePipeline, ImageSample, data_set_sample
 from .image_sources import ImageSources, UniqueNames, data_set_root, relative_name
 from .original_image import View, maps_in_view, maps_on_images, run_and_follow
@@ -38,6 +39,7 @@ __all__ = [
     'attention_figure',
     'batches_of_one_shape',
     'cam_layers',
+    'caption_figure',
     'check_suffix',
     'class_activation_maps',
     'class_names',

@@ -7,6 +7,7 @@ import torch
 from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.model import BaseModel
 from mmpretrain.models import BaseClassifier
+from mmpretrain.models.utils import MultiModalDataPreprocessor
 from torch import Tensor
 
 from ..models.layers import record_attention
@@ -43,15 +44,17 @@ def record_samples(
         layers (Sequence[str], optional): Names of the maps. Defaults to all, even if there are none.
         mode (str): Of the model. Defaults to ``'predict'``.
     """
-    collate = default_collate if isinstance(model, BaseClassifier) else pseudo_collate
+    stacked = isinstance(model, BaseClassifier) or isinstance(model.data_preprocessor, MultiModalDataPreprocessor)
+    collate = default_collate if stacked else pseudo_collate
     data = model.data_preprocessor(collate([sample.packed for sample in samples]), False)
+    inputs = data['images'] if 'images' in data else data['inputs']
     with record_attention(model, layers) as maps:
         predictions = model(**data, mode=mode)
     per_sample = {name: passes.unflatten(0, (-1, len(samples))).mean(0).cpu() for name, passes in maps.items()}
     for i, sample in enumerate(samples):
         sample.prediction = predictions[i] if mode == 'predict' else None
         sample.maps = {name: attention[i] for name, attention in per_sample.items()}
-        sample.input_shape = tuple(data['inputs'].shape[-2:])
+        sample.input_shape = tuple(inputs.shape[-2:])
 
 
 def positions_of(model: BaseModel, sample: ImageSample, query: tuple[float, float] | None = None) -> dict[str, Tensor]:

@@ -20,7 +20,8 @@ def record(model: nn.Module) -> dict[str, Any]:
 
     Returns:
         dict: Plain values: ``layers``, by module name the settings of every pooling and of every convolution with a
-        stride or dilation; and, if it has a data preprocessor, ``preprocessing`` with ``mean``, ``std`` and ``to_rgb``.
+        stride or dilation; if it has a data preprocessor, ``preprocessing`` with ``mean``, ``std`` and ``to_rgb``; and
+        whatever else the model's own method ``record()`` says, if it has one.
     """
     layers = {}
     for name, module in model.named_modules():
@@ -36,7 +37,7 @@ def record(model: nn.Module) -> dict[str, Any]:
             std=[round(value, 4) for value in preprocessor.std.flatten().tolist()],
             to_rgb=bool(getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))),
         )
-    return found
+    return found | (model.record() if hasattr(model, 'record') else {})
 
 
 def _plain(value) -> int | bool | list[int]:
