@@ -86,6 +86,21 @@ def softnms(boxes, scores, dets, iou_threshold, sigma, min_score, method, offset
     return torch.stack(kept) if kept else left
 
 
+@operator
+def nms_match(dets, iou_threshold):
+    """Indices of each box that is kept, and behind it, best first, of the boxes that it suppresses."""
+    from torchvision.ops import box_iou
+
+    (dets,) = wide(dets)
+    left, groups = dets[:, 4].argsort(descending=True, stable=True), []
+    while len(left):
+        overlaps = box_iou(dets[left[:1], :4], dets[left[1:], :4])[0]
+        matched = overlaps >= iou_threshold
+        groups.append([left[0].item(), *left[1:][matched].tolist()])
+        left = left[1:][~matched]
+    return groups
+
+
 # Features of regions of interest. RoIs are rows of (image, left, top, right, bottom).
 
 
@@ -211,6 +226,25 @@ def deform_conv_backward_parameters(input, offset, gradOutput, gradWeight, colum
     gradWeight += scale * plain_backward(gradOutput, input, gradWeight, offset, layout)[1].to(gradWeight.dtype)
 
 
+def as_mmcv_reads(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Offsets or masks (N, C, H, W) of another size than the output, as DyHead gives them: (N, C, *size).
+
+    MMCV's kernels take them for a tensor of that size: they read the first values of each image in memory.
+
+    Raises:
+        ValueError: If there are too few, where MMCV reads what lies behind the tensor.
+    """
+    if values.shape[2:] == size:
+        return values
+    count = values.size(1) * size[0] * size[1]
+    if values[0].numel() < count:
+        raise ValueError(
+            f'The offsets and masks of this deformable convolution are for {tuple(values.shape[2:])} positions, and '
+            f'its output has {tuple(size)}: they must not be fewer.'
+        )
+    return values.flatten(1)[:, :count].unflatten(1, (-1, *size))
+
+
 def modulated_layout(
     stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group, **unused
 ) -> tuple[int, ...]:
@@ -220,6 +254,7 @@ def modulated_layout(
 
 @operator
 def modulated_deform_conv_forward(input, weight, bias, ones, offset, mask, output, columns, with_bias, **layout):
+    offset, mask = (as_mmcv_reads(values, output.shape[-2:]) for values in (offset, mask))
     tensors = wide(input, weight, offset, mask, bias if with_bias else input.new_zeros(len(weight)))
     output.copy_(torch.ops.torchvision.deform_conv2d(*tensors, *modulated_layout(**layout), True))
 
@@ -229,10 +264,13 @@ def modulated_deform_conv_backward(
     input, weight, bias, ones, offset, mask, columns, grad_input, grad_weight, grad_bias, grad_offset, grad_mask,
     grad_output, with_bias, **layout,
 ):  # fmt: skip
+    offset, mask = (as_mmcv_reads(values, grad_output.shape[-2:]) for values in (offset, mask))
     tensors = wide(grad_output, input, weight, offset, mask, bias if with_bias else input.new_zeros(len(weight)))
     grads = torch.ops.torchvision._deform_conv2d_backward(*tensors, *modulated_layout(**layout), True)
-    for into, grad in zip((grad_input, grad_weight, grad_offset, grad_mask), grads):
-        into.copy_(grad)
+    grad_input.copy_(grads[0])
+    grad_weight.copy_(grads[1])
+    for into, grad in zip((grad_offset, grad_mask), grads[2:4]):
+        into.zero_().flatten(1)[:, : grad[0].numel()] = grad.flatten(1)  # what was not read has no gradient
     if with_bias:
         grad_bias.copy_(grads[4])
 
@@ -267,6 +305,83 @@ def ms_deform_attn_backward(
     grads = torch.autograd.grad(output, inputs, grad)
     for into, grad in zip((grad_value, grad_sampling_loc, grad_attn_weight), grads):
         into.copy_(grad)
+
+
+# Convolution at some places of one image, in two steps: columns of a matrix, and its product back at their places.
+
+
+@operator
+def masked_im2col_forward(features, mask_h_idx, mask_w_idx, data_col, kernel_h, kernel_w, pad_h, pad_w):
+    padded = F.pad(features[0], (pad_w, pad_w, pad_h, pad_h))
+    rows = mask_h_idx + torch.arange(kernel_h, device=features.device)[:, None, None]  # kernel_h, 1, places
+    columns = mask_w_idx + torch.arange(kernel_w, device=features.device)[:, None]  # kernel_w, places
+    data_col.copy_(padded[:, rows, columns].flatten(0, 2))
+
+
+@operator
+def masked_col2im_forward(masked_output, mask_h_idx, mask_w_idx, output, height, width, channels):
+    output[0, :, mask_h_idx, mask_w_idx] = masked_output
+
+
+# Upsampling by a kernel for each pixel (CARAFE).
+
+
+def reassemble(features: Tensor, masks: Tensor, kernel_size: int, group_size: int, scale_factor: int) -> Tensor:
+    """Each pixel is the sum, by its own weights, over a window around the pixel of which it is a part."""
+    height, width = features.shape[2:]
+    windows = F.unfold(features, kernel_size, padding=kernel_size // 2)  # N, channels * window, h * w
+    windows = windows.unflatten(1, (group_size, -1, kernel_size**2)).unflatten(4, (height, width))
+    masks = masks.unflatten(1, (group_size, -1)).unflatten(4, (width, -1)).unflatten(3, (height, -1))
+    pixels = torch.einsum('ngckhw,ngkhywx->ngchywx', windows, masks)
+    return pixels.flatten(5).flatten(3, 4).flatten(1, 2)
+
+
+@operator
+def carafe_forward(
+    features, masks, rfeatures, routput, rmasks, output, kernel_size, group_size, scale_factor
+):  # fmt: skip
+    rfeatures.copy_(features)  # all that the backward pass is given of them
+    output.copy_(reassemble(*wide(features, masks), kernel_size, group_size, scale_factor))
+
+
+@operator
+def carafe_backward(
+    grad_output, rfeatures, masks, rgrad_output, rgrad_input_hs, rgrad_input, rgrad_masks, grad_input, grad_masks,
+    kernel_size, group_size, scale_factor,
+):  # fmt: skip
+    features, masks, grad = wide(rfeatures, masks, grad_output)
+    inputs = [x.detach().requires_grad_() for x in (features, masks)]
+    with torch.enable_grad():
+        output = reassemble(*inputs, kernel_size, group_size, scale_factor)
+    for into, found in zip((grad_input, grad_masks), torch.autograd.grad(output, inputs, grad)):
+        into.copy_(found)
+
+
+# Attention of each position to those around it (PSANet).
+
+
+def spread(masks: Tensor, psa_type, h_feature, w_feature, h_mask, w_mask, half_h_mask, half_w_mask, **unused) -> Tensor:
+    """From a window around each position (N, h_mask * w_mask, H, W) to all pairs of positions (N, H * W, H, W)."""
+    y, x = torch.arange(h_feature, device=masks.device), torch.arange(w_feature, device=masks.device)
+    row, column = y[:, None] - y + half_h_mask, x[:, None] - x + half_w_mask  # of one position seen from another
+    row, column = row[:, None, :, None], column[None, :, None, :]
+    inside = (row >= 0) & (row < h_mask) & (column >= 0) & (column < w_mask)  # H', W', H, W
+    windows = masks.unflatten(1, (h_mask, w_mask))
+    pairs = windows[:, row.clamp(0, h_mask - 1), column.clamp(0, w_mask - 1), y[:, None], x] * inside
+    return (pairs if psa_type == 0 else pairs.permute(0, 3, 4, 1, 2)).flatten(1, 2)  # 0: collect, 1: distribute
+
+
+@operator
+def psamask_forward(input, output, **layout):
+    output.copy_(spread(input, **layout))
+
+
+@operator
+def psamask_backward(grad_output, grad_input, **layout):
+    with torch.enable_grad():
+        windows = torch.zeros_like(grad_input, requires_grad=True)  # it is linear
+        pairs = spread(windows, **layout)
+    grad_input.copy_(torch.autograd.grad(pairs, windows, grad_output)[0])
 
 
 # Focal losses.

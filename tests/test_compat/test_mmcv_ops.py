@@ -59,10 +59,9 @@ def test_operators_take_the_arguments_that_mmcv_gives():
 
 
 def test_a_missing_operator_is_named_with_its_cure():
-    with pytest.raises(NotImplementedError, match=r"'carafe_forward' .*PyTorch <= 2.13.*pip install .* mmcv==2.1.0"):
-        ops.carafe(torch.rand(1, 1, 2, 2), torch.rand(1, 9, 4, 4), 3, 1, 2)
-    with pytest.raises(NotImplementedError, match="'nms_match'"):
-        ops.nms_match(torch.rand(2, 5), 0.5)
+    cure = r"'border_align_forward' .*PyTorch <= 2.13.*pip install .* mmcv==2.1.0"
+    with pytest.raises(NotImplementedError, match=cure):
+        ops.border_align(torch.rand(1, 4, 2, 2), torch.rand(1, 4, 4), 3)
 
 
 def test_attention_is_where_mmcv_had_it():
@@ -162,6 +161,22 @@ def test_soft_nms_as_mmdet_asks_for_it(boxes):
     big = torch.tensor([[0, 0, 1000, 1000], [0, 0, 1000, 100]]).half()  # areas are too large for it
     dets, _ = ops.soft_nms(big, torch.tensor([1, 0.5]).half(), 0.05)
     assert dets[:, 4].tolist() == pytest.approx([1, 0.45], abs=1e-3)
+
+
+def test_nms_match(boxes):
+    """A group for each box that is kept: those that it suppresses, an overlap of exactly the threshold included."""
+    corners, scores = boxes[0].tolist(), boxes[1].tolist()
+    left, expected = sorted(range(40), key=lambda i: -scores[i]), []
+    while left:
+        best = left.pop(0)
+        group = [i for i in left if overlap(corners[best], corners[i], 0) >= 0.3]
+        expected.append([best, *group])
+        left = [i for i in left if i not in group]
+    dets = torch.cat([boxes[0], boxes[1][:, None]], dim=1)
+    assert [group.tolist() for group in ops.nms_match(dets, 0.3)] == expected
+    assert any(len(group) > 2 for group in expected) and any(len(group) == 1 for group in expected)
+    pair = torch.tensor([[0, 0, 10, 10, 0.5], [0, 0, 10, 5, 1]])
+    assert [group.tolist() for group in ops.nms_match(pair, 0.5)] == [[1, 0]]
 
 
 # Features of regions of interest.
@@ -317,6 +332,26 @@ def test_modulated_deformable_convolution(convolution, with_bias):
     assert gradcheck(function, [x.requires_grad_() for x in inputs], fast_mode=True)
 
 
+def test_offsets_of_another_size_as_dyhead_gives_them(random):
+    """The kernel addresses them as if they had the size of the output: value number ((2 k + i) h + y) w + x."""
+    images, weight = random(2, 4, 4, 4), random(4, 4, 3, 3) - 0.5
+    offset, mask = random(2, 18, 7, 5) * 2 - 1, random(2, 9, 7, 5)
+    expected = []
+    for i in range(2):
+        of_offset, of_mask = offset[i].flatten().tolist(), mask[i].flatten().tolist()
+        read = torch.zeros(18, 4, 4, dtype=torch.float64), torch.zeros(9, 4, 4, dtype=torch.float64)
+        for values, into in zip((of_offset, of_mask), read):
+            for c, y, x in torch.cartesian_prod(*map(torch.arange, into.shape)).tolist():
+                into[c, y, x] = values[(c * 4 + y) * 4 + x]
+        expected += deformed(images[i], *read, weight, 1, (1, 1), (1, 1), 1, 1)
+    inputs = [x.requires_grad_() for x in (images, offset, mask, weight)]
+    function = lambda *inputs: ops.modulated_deform_conv2d(*inputs, None, 1, 1, 1, 1, 1)  # noqa: E731
+    torch.testing.assert_close(function(*inputs).flatten(), torch.tensor(expected, dtype=torch.float64))
+    assert gradcheck(function, inputs, fast_mode=True)
+    with pytest.raises(ValueError, match=r'for \(3, 3\) positions, and its output has \(4, 4\)'):
+        function(images, offset[..., :3, :3], mask[..., :3, :3], weight)
+
+
 def test_deformable_layers_start_as_plain_convolutions(random):
     images = random(2, 4, 6, 6).float()
     for layer, scale in ((ops.DeformConv2dPack(4, 3, 3, padding=1), 1), (ops.ModulatedDeformConv2dPack(4, 3, 3), 0.5)):
@@ -355,6 +390,47 @@ def test_multi_scale_deformable_attention(random):
     exact = torch.autograd.grad(attend(*inputs).sum(), inputs)
     for grad, expected in zip(torch.autograd.grad(half.sum(), inputs), exact):
         torch.testing.assert_close(grad, expected, rtol=0.05, atol=0.05)
+
+
+# Convolution at some places, upsampling, attention around positions.
+
+
+def test_masked_convolution(random):
+    images, mask = random(1, 4, 5, 6), random(1, 5, 6) > 0.6
+    layer = ops.MaskedConv2d(4, 3, 3, padding=1).double()
+    with torch.no_grad():
+        expected = torch.nn.functional.conv2d(images, layer.weight, layer.bias, padding=1) * mask[:, None]
+        torch.testing.assert_close(layer(images, mask), expected)
+        assert not layer(images, mask & False).any()
+
+
+@pytest.mark.parametrize('groups', [1, 2])
+def test_carafe(random, groups):
+    features, masks = random(2, 4, 3, 4) - 0.5, random(2, groups * 25, 6, 8)
+    expected = torch.zeros(2, 4, 6, 8, dtype=torch.float64)
+    for n, c, y, x, i, j in torch.cartesian_prod(*map(torch.arange, (2, 4, 6, 8, 5, 5))).tolist():
+        row, column = y // 2 + i - 2, x // 2 + j - 2
+        if 0 <= row < 3 and 0 <= column < 4:
+            weight = masks[n, (c // (4 // groups)) * 25 + i * 5 + j, y, x]
+            expected[n, c, y, x] += features[n, c, row, column] * weight
+    upsample = lambda features, masks: ops.carafe(features, masks, 5, groups, 2)  # noqa: E731
+    torch.testing.assert_close(upsample(features, masks), expected)
+    assert gradcheck(upsample, [features.requires_grad_(), masks.requires_grad_()], fast_mode=True)
+
+
+@pytest.mark.parametrize('kind', ['collect', 'distribute'])
+def test_psa_mask(random, kind):
+    """Position (h, w) says in channel (i, j) how it is tied to the position i - 1 rows and j - 2 columns from it."""
+    masks = random(2, 3 * 5, 3, 4)
+    expected = torch.zeros(2, 12, 3, 4, dtype=torch.float64)
+    for h, w, i, j in torch.cartesian_prod(*map(torch.arange, (3, 4, 3, 5))).tolist():
+        y, x = h + i - 1, w + j - 2
+        if 0 <= y < 3 and 0 <= x < 4:
+            at = (y * 4 + x, h, w) if kind == 'collect' else (h * 4 + w, y, x)
+            expected[:, *at] = masks[:, i * 5 + j, h, w]
+    layer = ops.PSAMask(kind, (3, 5))
+    torch.testing.assert_close(layer(masks), expected)
+    assert gradcheck(layer, masks.requires_grad_(), fast_mode=True)
 
 
 # Focal losses.
