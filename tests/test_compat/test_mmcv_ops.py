@@ -427,7 +427,7 @@ def test_psa_mask(random, kind):
         y, x = h + i - 1, w + j - 2
         if 0 <= y < 3 and 0 <= x < 4:
             at = (y * 4 + x, h, w) if kind == 'collect' else (h * 4 + w, y, x)
-            expected[:, *at] = masks[:, i * 5 + j, h, w]
+            expected[(slice(None), *at)] = masks[:, i * 5 + j, h, w]
     layer = ops.PSAMask(kind, (3, 5))
     torch.testing.assert_close(layer(masks), expected)
     assert gradcheck(layer, masks.requires_grad_(), fast_mode=True)
