@@ -195,7 +195,9 @@ def compare_weights(
     if bad:
         raise CheckpointError(f'{source} has {len(bad)} weights that cannot be used: {_some(bad)}.')
     meta = checkpoint.get('meta') or {}
-    differing = other_layers(model, meta, fitting, prefix_dot, prefix is not None)
+    origins = {id(weight): name for name, weight in given.items()}  # some models move weights, others reshape them
+    loaded = {name: origins.get(id(weight), prefix_dot + name) for name, weight in fitting.items()}
+    differing = other_layers(model, meta, loaded, prefix_dot, prefix is not None)
     if prefix is None and fine_tune and (images := other_preprocessing(model, meta)):
         print_log(f'{source}: {images[0]}.', logger='current', level=logging.WARNING)
     elif prefix is None:

@@ -1,6 +1,6 @@
 """What a checkpoint must say of its network because names and shapes of weights do not show it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -48,14 +48,16 @@ def _plain(value) -> int | bool | list[int]:
 
 
 def other_layers(
-    model: nn.Module, meta: Mapping[str, Any], loaded: Collection[str], prefix: str = '', part: bool = False
+    model: nn.Module, meta: Mapping[str, Any], loaded: Mapping[str, str], prefix: str = '', part: bool = False
 ) -> list[str]:
     """Where a model is another network than that of a checkpoint although its weights have the same shapes.
 
     Args:
         model (nn.Module): The model, or a part of one.
         meta (Mapping[str, Any]): Metadata of the checkpoint.
-        loaded (Collection[str]): Weights of the model that the checkpoint has.
+        loaded (Mapping[str, str]): Weights of the model that the checkpoint has, with the name of each in the
+            checkpoint. Where several have the same name, as in the two branches of an Attention Branch Network, one of
+            them has to have the settings of the checkpoint.
         prefix (str): Name of that part in the checkpoint, with a dot at its end. Defaults to ''.
         part (bool): Whether it is a part. It may have other strides and dilation, as backbones for dense prediction
             do, unless a block strides in another of its convolutions. Defaults to False.
@@ -77,27 +79,30 @@ def other_layers(
             if (settings := getattr(module, 'hidden_settings', None))
         ]
     own = record(model)['layers']
-    differing = []
+    differing, equal = {}, set()  # by the name in the checkpoint
     for name, module in model.named_modules():
-        theirs = saved.get(prefix + name)
+        source = loaded.get(f'{name}.weight', prefix + f'{name}.weight').removesuffix('.weight')
+        theirs = saved.get(source)
         if isinstance(module, nn.Conv2d) and f'{name}.weight' in loaded:
             ours, theirs = own.get(name, PLAIN_CONV), theirs or PLAIN_CONV
             same = ours == theirs
             if part:  # which of a block's convolutions stride is Caffe's or PyTorch's style
-                elsewhere = _strided(saved, (prefix + name).rpartition('.')[0])
+                elsewhere = _strided(saved, source.rpartition('.')[0])
                 same = not elsewhere or _strided(own, name.rpartition('.')[0]) <= elsewhere
         elif isinstance(module, POOLS) and theirs:
             ours = own[name]
             same = ours == theirs
         else:
             continue
-        if not same:
+        if same:
+            equal.add(source)
+        else:
             changed = [key for key in ours if ours[key] != theirs.get(key)]
-            differing.append(
+            differing[source] = (
                 f'{name} has {", ".join(f"{key} {theirs.get(key)}" for key in changed)} in the file and '
                 f'{", ".join(f"{key} {ours[key]}" for key in changed)} in the model'
             )
-    return differing
+    return [sentence for source, sentence in differing.items() if source not in equal]
 
 
 def _strided(layers: Mapping[str, dict], block: str) -> set[str]:

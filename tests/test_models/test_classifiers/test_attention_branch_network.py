@@ -10,7 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmresattn.compat.meta_device import LinspaceOnCPU
 from mmresattn.models.layers import attention_maps, edit_attention, record_attention
+from mmresattn.weights import CheckpointError, record
 from mmresattn.weights.fitting import load_weights
+from mmresattn.weights.record import KEY
 from tests.conftest import check_onnx
 
 # Small networks of every family, MMPretrain's, this package's and timm's.
@@ -83,7 +85,8 @@ def test_any_backbone(name, tmp_path):
     backbone = BACKBONES[name]
     model = build(backbone, init_branch=True)
     baseline = liven(plain(backbone, model.head.in_channels))
-    load_weights(model.double(), baseline.state_dict(), 'plain.pth', fine_tune=True)
+    checkpoint = dict(state_dict=baseline.state_dict(), meta={KEY: record(baseline)})
+    load_weights(model.double(), checkpoint, 'plain.pth', fine_tune=True)
     model.eval()
     x = images(size=32 if name.startswith(('CIFAR', 'Residual')) else 64)
     before = []
@@ -233,6 +236,15 @@ def test_weights_of_a_plain_classifier_start_extractor_and_perception_stage(tmp_
     again = build(backbone, init=True, pretrained=str(tmp_path / 'plain.pth'))
     assert torch.equal(again.head.fc.weight, baseline.head.fc.weight)
     assert torch.equal(again.head.stage.layer4[1].conv2.weight, baseline.backbone.layer4[1].conv2.weight)
+
+
+def test_a_plain_checkpoint_of_other_strides_is_refused():
+    """The branch strides otherwise than the file by design, the rest of the network must not."""
+    for strides, layer in (((1, 1, 2), 'backbone.layer2.0.conv1'), ((1, 2, 1), 'head.stage.layer3.0.conv1')):
+        baseline = plain(dict(RESNET, strides=strides), 32)
+        checkpoint = dict(state_dict=baseline.state_dict(), meta={KEY: record(baseline)})
+        with pytest.raises(CheckpointError, match=f'not for the same network: {layer} has stride 1 in the file'):
+            load_weights(build(RESNET, cut='layer3'), checkpoint, 'plain.pth', fine_tune=True)
 
 
 @pytest.mark.parametrize('zero', [False, True])
