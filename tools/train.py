@@ -1,9 +1,17 @@
 """Train a model.
 
 python tools/train.py configs/resattn/attention56_digits.py
+python tools/train.py CONFIG --load-from CHECKPOINT --corrections FOLDER --use gate      # see docs/corrections.md
 """
 
-from mmresattn.apis import add_common_arguments, build_runner, load_config, use_mixed_precision
+from mmresattn.apis import (
+    USES,
+    add_common_arguments,
+    build_runner,
+    load_config,
+    training_config,
+    use_mixed_precision,
+)
 from mmresattn.apis.command_line import ArgumentParser, run_tool
 
 
@@ -21,6 +29,14 @@ def parse_args(argv=None):
         '--auto-scale-lr', action='store_true', help="scale the learning rate to the batch size by the config's base"
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision; on CPUs in bfloat16')
+    parser.add_argument('--load-from', metavar='CHECKPOINT', help='start with the weights of this checkpoint')
+    parser.add_argument('--corrections', metavar='FOLDER', help='train on from the corrections in this folder')
+    parser.add_argument(
+        '--use',
+        choices=USES,
+        default=next(iter(USES)),
+        help=f'what corrections are used for: {"; ".join(f"{name}: {text}" for name, text in USES.items())}',
+    )
     add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -28,6 +44,13 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     cfg = load_config(args)
+    cfg.load_from = args.load_from or cfg.get('load_from')
+    if args.corrections:
+        if not cfg.load_from:
+            raise ValueError('--corrections trains a network on: give its checkpoint with --load-from.')
+        cfg = training_config(cfg, cfg.load_from, args.corrections, args.use)
+        if not args.work_dir:
+            cfg.work_dir = f'{cfg.work_dir}_{args.use}'
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:

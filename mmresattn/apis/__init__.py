@@ -1,8 +1,10 @@
 from .classifier import existing_indices, load_classifier, load_data_set
+from .corrections import USES, training_config
 from .launch import add_common_arguments, build_runner, latest_checkpoint, load_config, read_config, use_mixed_precision
 from .model_index import register_models
 
 __all__ = [
+    'USES',
     'AttentionInferencer',
     'add_common_arguments',
     'build_runner',
@@ -13,6 +15,7 @@ __all__ = [
     'load_data_set',
     'read_config',
     'register_models',
+    'training_config',
     'use_mixed_precision',
 ]
 

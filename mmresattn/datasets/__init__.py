@@ -5,6 +5,7 @@ from .captions import FlipCaption, KarpathyCaptions, read_captions
 from .celeba import CELEBA_ATTRIBUTES, CelebAAttributes
 from .checks import check_data, innermost_data_sets
 from .class_attributes import ClassAttributes
+from .corrections import Correction, Corrections, LoadCorrection, ReplaceErased
 from .dense_checks import check_dense_data, set_classes
 from .image_arrays import ImageArrays
 from .image_files import BrokenImage, check_image, find_image_files
@@ -24,6 +25,8 @@ __all__ = [
     'BrokenImagesHook',
     'CelebAAttributes',
     'ClassAttributes',
+    'Correction',
+    'Corrections',
     'FlipCaption',
     'InMemory',
     'ImageArrays',
@@ -32,8 +35,10 @@ __all__ = [
     'KeepInMemory',
     'LoadAttentionMap',
     'LoadCheckedImage',
+    'LoadCorrection',
     'NoisyLabels',
     'PhotoFolder',
+    'ReplaceErased',
     'check_data',
     'check_dense_data',
     'check_image',

@@ -96,20 +96,81 @@ def _images_of(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-@TRANSFORMS.register_module()
-class LoadAttentionMap(BaseTransform):
-    """Loads the corrected attention map of an image, if there is one, and moves it as the image is moved.
+class MapTransform(BaseTransform):
+    """Base of transforms that load maps of an image and move them as the image is moved.
 
     The steps of the pipeline that crop, resize, flip or rotate are given to this transform. They run on the image as
-    they would without it. If the image has a map, they run on the map too, with the same random numbers. Borders that
-    they pad get a map of 0.
+    they would without it. If the image has maps, they run on each of them too, with the same random numbers. Borders
+    that they pad get a map of 0.
+
+    For ``transforms`` a map takes the form of an image: its number of channels and its dtype. So a map is rounded to
+    1/255 if images are uint8.
+
+    Args:
+        transforms (Sequence[dict]): The steps that move pixels: of MMPretrain, MMCV or torchvision, with any backend.
+
+    Raises:
+        ValueError: If a step does more than moving pixels.
+    """
+
+    def __init__(self, transforms: Sequence[dict]) -> None:
+        for step in transforms:
+            if not _only_moves_pixels(step):
+                kind = type(self).__name__
+                raise ValueError(
+                    f'{kind} cannot move a map by {_name(step)}. Its transforms may be {sorted(GEOMETRIC)}, '
+                    f'{sorted(CONVERSIONS)} and {sorted(WRAPPERS)} of these. Put steps that change colours before or '
+                    f'after {kind}.'
+                )
+        self.transforms = Compose([TRANSFORMS.build(step) for step in transforms])
+
+    def move_with(self, results: dict, maps: Mapping[str, np.ndarray]) -> dict | None:
+        """Move an image and its maps.
+
+        Args:
+            results (dict): With ``img`` (H, W) or (H, W, C).
+            maps (Mapping[str, np.ndarray]): By key the maps, each of any size over the whole image, in [0, 1].
+
+        Returns:
+            dict | None: The results of ``transforms`` with the moved maps, float32 tensors (H, W), under their keys;
+            None if a step asks for another image.
+        """
+        img, before = results['img'], dict(results)
+        scale = np.iinfo(img.dtype).max if img.dtype.kind in 'iu' else 1.0
+
+        restore = random_state()
+        results = self.transforms(results)
+        if results is None:
+            return None
+        restore_after = random_state()
+
+        def move(attention: np.ndarray) -> np.ndarray:
+            pixels = attention * scale
+            pixels = pixels.round().astype(img.dtype) if scale != 1 else pixels.astype(img.dtype)
+            pixels = pixels if img.ndim == 2 else np.repeat(pixels[..., None], img.shape[2], axis=2)
+            restore()
+            moved = np.asarray(self.transforms(dict(before, img=pixels))['img'], np.float32)
+            return moved if moved.ndim == 2 else moved[..., 0]
+
+        height, width = img.shape[:2]
+        padding = move(np.zeros((height, width), np.float32))  # what is padded has the same value in all maps
+        for key, attention in maps.items():
+            attention = cv2.resize(np.float32(attention), (width, height))  # bilinear
+            moved = (move(attention) - padding) / scale
+            results[key] = torch.from_numpy(moved.clip(0, 1))  # cubic interpolation overshoots
+        restore_after()
+        return results
+
+
+@TRANSFORMS.register_module()
+class LoadAttentionMap(MapTransform):
+    """Loads the corrected attention map of an image, if there is one, and moves it as the image is moved.
+
+    See :class:`MapTransform` for how it is moved.
 
     **Required Keys:** img, img_path. **Modified Keys:** those of ``transforms``. **Added Keys:** gt_attention_map, a
     float32 tensor (H, W) in [0, 1] of the size of the transformed image, for images that have a map.
     ``PackInputs(algorithm_keys=('gt_attention_map',))`` hands it to the model.
-
-    For ``transforms`` the map takes the form of an image: its number of channels and its dtype. So a map is rounded
-    to 1/255 if images are uint8.
 
     Args:
         map_root (str): Folder of the maps, ``.png`` or ``.npy`` (see :func:`read_attention_map`), of any size each.
@@ -135,14 +196,7 @@ class LoadAttentionMap(BaseTransform):
                 f'LoadAttentionMap reads {self.map_root.absolute()}, which is not a folder. Put the corrected maps '
                 'there: a .png or .npy with the name of each image that has one.'
             )
-        for step in transforms:
-            if not _only_moves_pixels(step):
-                raise ValueError(
-                    f'LoadAttentionMap cannot move a map by {_name(step)}. Its transforms may be {sorted(GEOMETRIC)}, '
-                    f'{sorted(CONVERSIONS)} and {sorted(WRAPPERS)} of these. Put steps that change colours before or '
-                    'after LoadAttentionMap.'
-                )
-        self.transforms = Compose([TRANSFORMS.build(step) for step in transforms])
+        super().__init__(transforms)
         self.owners: dict[Path, Path] = {}
 
     def find(self, image: str) -> Path | None:
@@ -191,30 +245,7 @@ class LoadAttentionMap(BaseTransform):
         path = self.find(results['img_path'])
         if path is None:
             return self.transforms(results)
-        img, before = results['img'], dict(results)
-        height, width = img.shape[:2]
-        attention = cv2.resize(read_attention_map(path), (width, height))  # bilinear
-        scale = np.iinfo(img.dtype).max if img.dtype.kind in 'iu' else 1.0
-
-        restore = random_state()
-        results = self.transforms(results)
-        if results is None:
-            return None
-        restore_after = random_state()
-
-        def move(attention: np.ndarray) -> np.ndarray:
-            pixels = attention * scale
-            pixels = pixels.round().astype(img.dtype) if scale != 1 else pixels.astype(img.dtype)
-            pixels = pixels if img.ndim == 2 else np.repeat(pixels[..., None], img.shape[2], axis=2)
-            restore()
-            moved = np.asarray(self.transforms(dict(before, img=pixels))['img'], np.float32)
-            return moved if moved.ndim == 2 else moved[..., 0]
-
-        # What is padded has the same value in both.
-        attention = (move(attention) - move(np.zeros_like(attention))) / scale
-        restore_after()
-        results['gt_attention_map'] = torch.from_numpy(attention.clip(0, 1))  # cubic interpolation overshoots
-        return results
+        return self.move_with(results, dict(gt_attention_map=read_attention_map(path)))
 
     def __repr__(self) -> str:
         return (

@@ -1,6 +1,6 @@
 """Web page for correcting a classifier's attention maps by hand, and the same in Python."""
 
+from ..datasets.strokes import paint
 from .session import AttentionEditor
-from .strokes import paint
 
 __all__ = ['AttentionEditor', 'paint']

@@ -21,10 +21,10 @@ from starlette.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..datasets.correction_log import ReplacedMeanwhile
+from ..datasets.strokes import paint, raster_shape
 from ..visualization import colour_table, short_name
 from .security import Guard, is_loopback
 from .session import AttentionEditor, Result
-from .strokes import paint, raster_shape
 from .training import USES, Training, available_uses
 
 STATIC = Path(__file__).parent / 'static'

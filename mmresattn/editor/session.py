@@ -23,9 +23,9 @@ from ..apis.attention_inferencer import AttentionInferencer
 from ..datasets.attention_maps import read_attention_map
 from ..datasets.correction_log import MANIFEST, CorrectionLog
 from ..datasets.image_files import SUFFIXES, BrokenImage, find_image_files
+from ..datasets.strokes import raster_shape
 from ..models.layers import attention_maps, edit_attention
 from ..visualization import ImageSample, View, class_activation_maps, maps_in_view, pairwise_attention, show_image
-from .strokes import raster_shape
 
 PICTURE = 1024  # pixels on the longer side of an image on the page
 KEPT = 8  # images that are kept prepared

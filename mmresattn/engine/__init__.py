@@ -3,6 +3,9 @@ from .autocast_optim_wrapper import AutocastOptimWrapper
 from .channels_last_hook import ChannelsLastWeightsHook
 from .checkpoint_hooks import CheckWeightsHook, WholeCheckpointHook
 from .compile_hook import CompileBackboneHook
+from .corrected_sampler import CorrectedSampler
+from .frozen_modules_hook import FrozenModulesHook
+from .gate_hook import GateHook
 from .layer_decay import BackboneLayerDecayConstructor
 from .nonfinite_hook import NonFiniteLossHook
 from .prediction_pictures_hook import PredictionPicturesHook
@@ -18,6 +21,9 @@ __all__ = [
     'ChannelsLastWeightsHook',
     'CheckWeightsHook',
     'CompileBackboneHook',
+    'CorrectedSampler',
+    'FrozenModulesHook',
+    'GateHook',
     'NonFiniteLossHook',
     'PredictionPicturesHook',
     'ReplayAspectRatioBatchSampler',

@@ -35,9 +35,14 @@ def run_on_zeros(module: nn.Module, shape: Sequence[int]) -> Tensor | tuple[Tens
             part.training = mode
 
 
+def feature_side(backbone: nn.Module) -> int:
+    """Side of the images with which backbones are looked through: 64, or the ``min_size`` of one if that is larger."""
+    return max(64, getattr(backbone, 'min_size', 1))
+
+
 def feature_shapes(backbone: nn.Module) -> list[torch.Size]:
-    """Shapes of a backbone's outputs for an image of 64x64, or of its ``min_size`` if that is larger."""
-    side = max(64, getattr(backbone, 'min_size', 1))
+    """Shapes of a backbone's outputs for an image with sides of :func:`feature_side`."""
+    side = feature_side(backbone)
     channels = next(module.in_channels for module in backbone.modules() if isinstance(module, nn.Conv2d))
     return [feature.shape for feature in run_on_zeros(backbone, (1, channels, side, side))]
 
@@ -123,6 +128,45 @@ class LastStage(nn.Module):
         if size != self.in_shape[2:]:
             raise ValueError(f'{copy.names} cannot run at stride 1, as an attention branch does; cut elsewhere.')
         return copy
+
+
+class FirstStages(nn.Module):
+    """The modules of a backbone up to a stride, under the names they have there.
+
+    Args:
+        backbone (nn.Module): Backbone that the modules are taken from.
+        stride (int): Largest stride. Defaults to 8.
+
+    Attributes:
+        out_channels (list[int]): Channels of each output.
+
+    Raises:
+        ValueError: If the backbone does not begin with a chain of modules.
+    """
+
+    def __init__(self, backbone: nn.Module, stride: int = 8) -> None:
+        super().__init__()
+        side = feature_side(backbone)
+        blocks = [block for block in _last_blocks(backbone) if block.output.shape[-1] * stride >= side]
+        if not blocks or blocks[0].input.shape[-1] != side:
+            raise ValueError(f'{type(backbone).__name__} does not begin with a chain of modules.')
+        self.names = [block.name for block in blocks]
+        sizes = [block.output.shape[-1] for block in blocks]
+        # The last block of each size after the first downsampling
+        ends = [i for i, size in enumerate(sizes) if sizes[i + 1 : i + 2] != [size] and size < side]
+        self.ends = [self.names[i] for i in ends]
+        self.out_channels = [blocks[i].output.shape[1] for i in ends]
+        for name in self.names:
+            _put(self, name, backbone.get_submodule(name))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Features (N, out_channels[i], H / 2, W / 2), (..., H / 4, W / 4) and so on, up to the stride."""
+        outputs = []
+        for name in self.names:
+            x = self.get_submodule(name)(x)
+            if name in self.ends:
+                outputs.append(x)
+        return outputs
 
 
 def cut_backbone(backbone: nn.Module, before: str | None = None) -> LastStage:
