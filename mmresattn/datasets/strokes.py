@@ -63,7 +63,8 @@ def paint(strokes: Sequence[Mapping], shape: Sequence[int]) -> np.ndarray:
             share = strength * mask
         attention[box] = (1 - share) * attention[box] + (0 if tool == 'eraser' else share * value)
         opacity[box] = (1 - share) * opacity[box] + (0 if tool == 'eraser' else share)
-    return np.stack([np.divide(attention, opacity, where=opacity > 0, out=np.zeros_like(opacity)), opacity], -1)
+    attention = np.divide(attention, opacity, where=opacity > 0, out=np.zeros_like(opacity))
+    return np.stack([attention, opacity], -1).clip(0, 1)  # rounding exceeds 1
 
 
 def _number(stroke: Mapping, key: str, default: float | None = None, low: float = 0, high: float = 1) -> float:

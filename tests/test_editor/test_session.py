@@ -270,8 +270,10 @@ def test_every_tool():
     assert not erased[100:156].any() and erased[70:90, 70:180].min() == 1
     line = dict(points=[[0.1, 0.5], [0.9, 0.5]], size=0.25)
     hard, soft = (paint([stroke('brush', softness=softness, **line)], (8, 8))[:, 128, 1] for softness in (0, 1))
-    assert hard[100:156].min() == 1 and soft[128] > 0.9 and 0.3 < soft[106] < 0.6 and not soft[:72].any()
+    assert hard[100:156].min() == 1 and soft[128] > 0.9 and 0.3 < soft[106] < 0.6 and not soft[:60].any()
     assert (np.diff(soft[:128]) >= -1e-3).all()
+    many = paint([stroke('brush', softness=1, **line), stroke('brush', softness=0.3, **line)] * 9, (8, 8))
+    assert many.max() <= 1
     pressed = dict(points=[[0.1, 0.5, 0.1], [0.9, 0.5, 1]], size=0.25)
     thickness = paint([stroke('brush', **pressed)], (8, 8))[..., 1].sum(0)
     assert thickness[60] < 0.6 * thickness[200]

@@ -193,7 +193,9 @@ export class Board extends EventTarget {
       this.#gesture = { kind: 'paint', stroke: this.#stroke([this.#place(event)]) };
       this.#drawMarks();
     } else {
-      this.#corner(this.#place(event).slice(0, 2));
+      const [x, y] = this.#place(event);
+      this.#cursor = { x, y }; // so that Enter closes a polygon
+      this.#corner([x, y]);
       if (this.options.tool === 'rectangle') this.#gesture = { kind: 'rectangle' };
     }
   }

@@ -128,7 +128,7 @@ function show() {
       const row = document.createElement('tr');
       row.append(Object.assign(document.createElement('td'), { textContent: classes[one] }));
       for (const score of both) {
-        const cell = Object.assign(document.createElement('td'), { textContent: percent(score) });
+        const cell = Object.assign(document.createElement('td'), { textContent: percent(score), title: score });
         cell.style.setProperty('--share', `${100 * score}%`);
         row.append(cell);
       }

@@ -1,0 +1,175 @@
+"""Training from the corrections, as the page starts it."""
+
+import json
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmresattn.apis import build_runner
+from mmresattn.apis.before_after import compare
+from mmresattn.editor import AttentionEditor, training
+from tests.test_editor.test_session import NETS, write
+
+CLASSES = ('ant', 'bee', 'cat')
+
+
+@pytest.fixture(scope='module')
+def project(tmp_path_factory):
+    """A config that trains, its checkpoint, images, and one correction."""
+    folder = tmp_path_factory.mktemp('training')
+    rng = np.random.default_rng(0)
+    for split in ('train', 'edit', 'test'):
+        for name in CLASSES:
+            for i in range(2):
+                file = folder / split / name / f'{i}.png'
+                file.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(file), rng.integers(0, 256, (32, 32, 3), np.uint8))
+    _, checkpoint = write(folder, NETS['abn'])
+    cfg = Config.fromfile(folder / 'net.py')
+
+    def loader(split, *moves):
+        steps = [dict(type='LoadCheckedImage'), *moves, dict(type='PackInputs')]
+        dataset = dict(type='CustomDataset', data_root=str(folder / split), with_label=True, pipeline=steps)
+        return dict(batch_size=3, num_workers=0, dataset=dataset, sampler=dict(type='DefaultSampler', shuffle=True))
+
+    cfg.merge_from_dict(
+        dict(
+            train_dataloader=loader('train', dict(type='RandomFlip', prob=0.5)),
+            test_dataloader=loader('test'),
+            test_cfg=dict(),
+            test_evaluator=dict(type='Accuracy'),
+            train_cfg=dict(by_epoch=True, max_epochs=1),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
+        )
+    )
+    cfg.test_dataloader.dataset.pipeline[0] = dict(type='LoadCheckedImage')
+    cfg.dump(folder / 'project.py')
+    return folder, folder / 'project.py', checkpoint
+
+
+@pytest.fixture
+def editor(project, tmp_path):
+    folder, config, checkpoint = project
+    return AttentionEditor(config, checkpoint, folder / 'edit', tmp_path / 'out', 'cpu')
+
+
+def correct(editor):
+    editor.save('bee/1.png', 'neck.map', np.eye(16, dtype=np.float32))
+
+
+@pytest.mark.parametrize('split', ['train', 'edit'])
+def test_corrected_maps_reach_the_loss(project, tmp_path, split):
+    """The images that were corrected are those of the training, or join them."""
+    folder, config, checkpoint = project
+    editor = AttentionEditor(config, checkpoint, folder / split, tmp_path / 'out', 'cpu')
+    with pytest.raises(ValueError, match='no corrected maps'):
+        training.training_config(editor.config, checkpoint, editor.out, editor.images, 'map_loss')
+    correct(editor)
+    cfg = training.training_config(editor.config, checkpoint, editor.out, editor.images, 'map_loss')
+    cfg.dump(tmp_path / 'config.py')
+    cfg = Config.fromfile(tmp_path / 'config.py')
+    cfg.work_dir, cfg.launcher = str(tmp_path / 'run'), 'none'
+    runner = build_runner(cfg, ['train_dataloader'])
+    samples = list(runner.train_dataloader.dataset)
+    assert len(samples) == (6 if split == 'train' else 12)
+    found = [sample['data_samples'] for sample in samples if 'gt_attention_map' in sample['data_samples']]
+    assert [(sample.gt_label.item(), sample.img_path.endswith(f'{split}/bee/1.png')) for sample in found] == [(1, True)]
+    image_map = found[0].gt_attention_map
+    diagonals = [float(one.diagonal().mean()) for one in (image_map, image_map.flip(1))]  # it may be mirrored
+    assert image_map.shape == (32, 32) and max(diagonals) > 0.5 > min(diagonals)
+    runner.train()
+    losses = [line['map_loss'] for line in _scalars(tmp_path / 'run')]
+    assert max(losses) > 0
+
+
+def _scalars(folder):
+    (file,) = folder.glob('*/vis_data/scalars.json')
+    return [json.loads(line) for line in file.read_text().splitlines() if 'map_loss' in line]
+
+
+SCRIPT = """
+import signal, sys, time
+stop = []
+signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+folder = sys.argv[sys.argv.index('--work-dir') + 1]
+for step in range(1, 200):
+    print(f'INFO - Epoch(train) [1][{step}/199]  loss: 1', flush=True)
+    time.sleep(0.1)
+    if stop or step == int(open(folder + '/steps').read()):
+        open(folder + '/epoch_1.pth', 'w').close()
+        sys.exit(75 if stop else 0)
+"""
+
+
+def wait_for(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_progress_stop_and_result(editor, tmp_path, monkeypatch):
+    """The states of a training, with short scripts in place of tools/train.py and the comparison."""
+    (tmp_path / 'train.py').write_text(SCRIPT)
+    (tmp_path / 'before_after.py').write_text(
+        'import sys, pathlib\nout = pathlib.Path(sys.argv[-1])\nout.mkdir()\n'
+        '(out / "before_after.json").write_text(\'{"images": 3}\')\n(out / "a.png").touch()\n'
+    )
+    monkeypatch.setattr(training, '_tool', lambda name: str(tmp_path / name.split('/')[-1]))
+    run = training.Training(editor)
+    assert run.status() == dict(state='idle')
+    with pytest.raises(ValueError, match='no corrected maps'):
+        run.start('map_loss')
+    with pytest.raises(ValueError, match="cannot be used as 'no'"):
+        run.start('no')
+    correct(editor)
+
+    def start(steps):
+        monkeypatch.setattr(run, 'command', lambda: _command(run, steps))
+        run.start('map_loss')
+
+    start(199)
+    wait_for(lambda: run.status()['progress'] > 0.02)
+    with pytest.raises(ValueError, match='is running'):
+        run.start('map_loss')
+    run.stop()
+    wait_for(lambda: run.state == 'stopped')
+    assert 0 < run.status()['progress'] < 0.9 and (run.folder / 'epoch_1.pth').exists()
+    start(3)
+    wait_for(lambda: run.state == 'done')
+    status = run.status()
+    assert status['result'] == {'images': 3} and run.folder.name == '2_map_loss' and 'train.py' in status['command']
+    assert run.picture('a.png').is_file()
+    for name in ('../config.py', 'b.png', 'before_after.json'):
+        with pytest.raises(KeyError):
+            run.picture(name)
+
+
+def _command(run, steps):
+    (run.folder / 'steps').write_text(str(steps))
+    return [sys.executable, training._tool('train.py'), str(run.folder / 'config.py'), '--work-dir', str(run.folder)]
+
+
+def test_before_and_after(project, tmp_path):
+    folder, config, checkpoint = project
+    other = torch.load(checkpoint, weights_only=True)
+    for name, value in other['state_dict'].items():
+        if value.dim() > 1:
+            other['state_dict'][name] = value + 0.2 * torch.randn(value.shape, generator=torch.manual_seed(1))
+    torch.save(other, tmp_path / 'other.pth')
+    result = compare((config, checkpoint), (config, tmp_path / 'other.pth'), tmp_path / 'out', examples=1)
+    paths = checkpoint, tmp_path / 'other.pth'
+    mistakes = [set(AttentionEditor(config, path, folder / 'test', tmp_path / 'o').mistakes()) for path in paths]
+    right, wrong = ({'/'.join(path.split('/')[-2:]) for path in result[change]} for change in ('to_right', 'to_wrong'))
+    assert result['accuracy'] == pytest.approx([1 - len(names) / 6 for names in mistakes])
+    assert right == mistakes[0] - mistakes[1] and wrong == mistakes[1] - mistakes[0] and right | wrong
+    assert json.loads((tmp_path / 'out/before_after.json').read_text()) == result
+    for example in result['examples']:
+        before, after = (cv2.imread(str(tmp_path / 'out' / name)) for name in example['pictures'])
+        assert before.shape == after.shape == (32, 32, 3) and (before != after).any()
