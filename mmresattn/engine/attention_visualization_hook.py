@@ -33,6 +33,10 @@ class AttentionVisualizationHook(Hook):
     A run with this hook ends with the weights of one without, bit for bit: the network runs in evaluation mode without
     gradients, and afterwards its modes and all random states are as they were. Only the main process draws.
 
+    The hook never stops a training. What it cannot draw (no such map or image, no validation set, a model that is
+    divided among processes, a full disk) becomes one warning in the log, if possible when the training starts, and the
+    hook draws nothing from then on.
+
     Args:
         interval (int): Draw at the end of every so many epochs (or iterations). Defaults to 1.
         by_epoch (bool): Whether ``interval`` counts epochs; False for training by iterations. Defaults to True.
@@ -45,8 +49,7 @@ class AttentionVisualizationHook(Hook):
         seed (int): Of the choice of images. Defaults to 0.
 
     Raises:
-        IndexError, KeyError, ValueError: When the training starts, if there is no such image, no such map or no
-            validation set, or if the model is divided among processes.
+        ValueError: If ``interval`` is below 1.
     """
 
     priority = 'LOW'  # after whatever the epoch changes
@@ -71,8 +74,12 @@ class AttentionVisualizationHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Choose and read the images, and check what would fail in the midst of a training."""
-        if not is_main_process():
-            return
+        self.draws = is_main_process()
+        if self.draws:
+            with self._only_warning(runner):
+                self._prepare(runner)
+
+    def _prepare(self, runner: Runner) -> None:
         from ..visualization import REDUCTIONS, data_set_sample  # with it comes Matplotlib
 
         if self.reduction not in REDUCTIONS:
@@ -102,20 +109,32 @@ class AttentionVisualizationHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Draw, if it is time."""
-        if self.by_epoch and self.every_n_epochs(runner, self.interval):
-            self._draw(runner, runner.epoch + 1)
+        if self.draws and self.by_epoch and self.every_n_epochs(runner, self.interval):
+            with self._only_warning(runner):
+                self._draw(runner, runner.epoch + 1)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Draw, if it is time."""
-        if not self.by_epoch and self.every_n_train_iters(runner, self.interval):
-            self._draw(runner, runner.iter + 1)
+        if self.draws and not self.by_epoch and self.every_n_train_iters(runner, self.interval):
+            with self._only_warning(runner):
+                self._draw(runner, runner.iter + 1)
 
     def _model(self, runner: Runner) -> nn.Module:
         return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
+    @contextmanager
+    def _only_warning(self, runner: Runner) -> Iterator[None]:
+        """Turn an error into a warning, after which nothing is drawn."""
+        try:
+            yield
+        except Exception as error:
+            self.draws = False
+            message = error.args[0] if isinstance(error, KeyError) and error.args else error
+            runner.logger.warning(
+                f'AttentionVisualizationHook draws nothing from now on: {type(error).__name__}: {message}'
+            )
+
     def _draw(self, runner: Runner, step: int) -> None:
-        if not is_main_process():
-            return
         from ..visualization import place_maps, record_samples, short_name, show_image
 
         model = self._model(runner)

@@ -1,4 +1,5 @@
 import random
+import re
 
 import cv2
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import VISBACKENDS, DefaultScope
 from mmengine.visualization import LocalVisBackend
 
@@ -167,23 +169,43 @@ def test_iterations_and_other_processes(tmp_path, monkeypatch):
     assert not WRITTEN
 
 
-def test_what_is_wrong_is_said_before_training(tmp_path):
+@pytest.fixture
+def warnings(monkeypatch):
+    """What the runners of a test warn of."""
+    said = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, message, *args: said.append(message))
+    return said
+
+
+def test_what_is_wrong_is_a_warning_before_training(tmp_path, warnings):
     with pytest.raises(ValueError, match='interval is at least 1, not 0'):
         AttentionVisualizationHook(interval=0)
     runner = build_runner(config(tmp_path), ['val_dataloader'])
-    for hook, error, message in [
-        (dict(images=[3, 400]), IndexError, r'images are of 0 to 39.*\[3, 400\]'),
-        (dict(images=[]), IndexError, 'at least one'),
-        (dict(layers=['backbone']), KeyError, 'No attention map named'),
-        (dict(reduction='median'), ValueError, "not 'median'"),
+    whole, loop = runner.model, runner.val_loop
+    for hook, model, val_loop, message in [
+        (dict(images=[3, 400]), whole, loop, r'IndexError: images are of 0 to 39.*\[3, 400\]'),
+        (dict(images=[]), whole, loop, 'IndexError: .*at least one'),
+        (dict(layers=['backbone']), whole, loop, 'KeyError: No attention map named'),
+        (dict(reduction='median'), whole, loop, "ValueError: .*not 'median'"),
+        (dict(), whole.head, loop, 'ValueError: .*this model has no maps'),
+        (dict(), whole, None, 'ValueError: .*there is none'),
     ]:
-        with pytest.raises(error, match=message):
-            AttentionVisualizationHook(**hook).before_train(runner)
-    whole = runner.model
-    runner.model = whole.head
-    with pytest.raises(ValueError, match='this model has no maps'):
-        AttentionVisualizationHook().before_train(runner)
-    runner.model = whole
-    runner._val_loop = None
-    with pytest.raises(ValueError, match='there is none'):
-        AttentionVisualizationHook().before_train(runner)
+        runner.model, runner._val_loop = model, val_loop
+        hook = AttentionVisualizationHook(**hook)
+        hook.before_train(runner)
+        assert re.fullmatch(f'AttentionVisualizationHook draws nothing from now on: .*{message}.*', warnings.pop())
+        hook.after_train_epoch(runner)
+    assert not warnings and not WRITTEN
+
+
+def test_an_error_while_drawing_does_not_stop_the_training(tmp_path, monkeypatch, warnings):
+    """One warning, and nothing more is drawn."""
+
+    def fails(*args, **kwargs):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(Kept, 'add_image', fails)
+    runner = train(config(tmp_path, dict(type='AttentionVisualizationHook', images=1), epochs=3))
+    assert runner.epoch == 3
+    (warning,) = [message for message in warnings if 'AttentionVisualizationHook' in message]
+    assert 'No space left on device' in warning
