@@ -68,7 +68,7 @@ def test_every_config_keeps_every_promise(path):
         pytest.importorskip(missing)
     cfg = Config.fromfile(path)
     hooks = {hook.type for hook in cfg.custom_hooks}
-    # A resumed run is the uninterrupted one: every draw follows from the seed and from where the run stands ...
+    # A resumed run is the uninterrupted one: every draw follows from the seed and from where the run stands.
     assert cfg.randomness.seed is not None and 'ReplayHook' in hooks
     loader = cfg.train_dataloader
     assert loader.sampler.type == 'ReplaySampler' and 'replacement' not in loader.sampler
@@ -79,7 +79,11 @@ def test_every_config_keeps_every_promise(path):
         assert {step.type for step in data.pipeline} <= {'LoadCheckedImage', 'ResizeEdge', 'CenterCrop', 'PackInputs'}
     else:
         assert loader.dataset.pipeline[0].type == 'ReplaySeed'
-    # ... and what processes save agrees. Checkpoints are whole, also that of a run that is told to stop. DeepSpeed
+    # All splits are of one data set.
+    roots = [part.data_root for name in ('train', 'val', 'test') for part in nested(cfg[f'{name}_dataloader'])
+             if 'data_root' in part]  # fmt: skip
+    assert len({str(root).rstrip('/') for root in roots}) <= 1
+    # What processes save agrees. Checkpoints are whole, also that of a run that is told to stop. DeepSpeed
     # writes its own, which are folders, of which docs/distributed.md says what does not hold.
     assert {'SyncSavedBuffersHook', 'StopOnSignalHook'} <= hooks
     assert cfg.default_hooks.checkpoint.type == 'WholeCheckpointHook'

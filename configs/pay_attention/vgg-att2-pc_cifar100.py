@@ -14,5 +14,5 @@ model = dict(head=dict(num_classes=100))
 data_root = '{{$MMRESATTN_DATA:data}}/cifar100'
 data_preprocessor = dict(num_classes=100, mean=[129.304, 124.070, 112.434], std=[68.170, 65.392, 70.418])
 train_dataloader = dict(dataset=dict(dataset=dict(data_root=data_root)))
-val_dataloader = dict(dataset=dict(dataset=dict(data_root=data_root)))
-test_dataloader = dict(dataset=dict(dataset=dict(data_root=data_root)))
+val_dataloader = dict(dataset=dict(data_root=data_root))
+test_dataloader = dict(dataset=dict(data_root=data_root))

@@ -16,5 +16,5 @@ optim_wrapper = dict(optimizer=dict(lr=0.01))
 data_root = '{{$MMRESATTN_DATA:data}}/svhn'
 data_preprocessor = dict(mean=[111.61, 113.16, 120.57], std=[50.49, 51.26, 50.24], batch_transforms=[])
 train_dataloader = dict(dataset=dict(dataset=dict(data_root=data_root)))
-val_dataloader = dict(dataset=dict(dataset=dict(data_root=data_root)))
-test_dataloader = dict(dataset=dict(dataset=dict(data_root=data_root)))
+val_dataloader = dict(dataset=dict(data_root=data_root))
+test_dataloader = dict(dataset=dict(data_root=data_root))
