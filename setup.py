@@ -1,4 +1,4 @@
-import re
+import runpy
 import shutil
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).parent
 EXTRAS = ('lite', 'detection', 'segmentation', 'photos', 'captioning', 'editor', 'deployment', 'docs', 'tests')
+RELEASE = runpy.run_path(str(ROOT / '.dev_scripts' / 'release.py'))  # version, address, README.md with absolute links
 MIM = ('configs', 'tools', 'model-index.yml', 'dataset-index.yml')
 
 
@@ -44,11 +45,17 @@ class EditableWheelForMim(editable_wheel):
 
 setup(
     name='mmresattn',
-    version=re.search(r"'(.+)'", (ROOT / 'mmresattn' / 'version.py').read_text())[1],
+    version=RELEASE['VERSION'],
     description='Residual Attention Networks and the visual attention around them, for OpenMMLab',
-    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description=RELEASE['long_description'](),
     long_description_content_type='text/markdown',
     author='The mmresattn authors',
+    url=RELEASE['REPOSITORY'],
+    project_urls={
+        'Documentation': RELEASE['SITE'],
+        'Changelog': f'{RELEASE["REPOSITORY"]}/blob/main/CHANGELOG.md',
+        'Issues': f'{RELEASE["REPOSITORY"]}/issues',
+    },
     license='Apache-2.0',
     cmdclass=dict(build_py=BuildWithMim, editable_wheel=EditableWheelForMim),
     python_requires='>=3.10',

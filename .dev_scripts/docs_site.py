@@ -6,6 +6,7 @@ they name becomes part of the site under ``source/``, as do the files that it li
 
 import os.path as osp
 import re
+import runpy
 from pathlib import Path
 
 import griffe
@@ -57,6 +58,14 @@ def text(path: str) -> str:
         # Links of a page are from its folder, of which this one is the list.
         return f'{UNSEARCHED}# {path}\n\n' + ''.join(f'- [{name}]({name})\n' for name in inside)
     return f'{UNSEARCHED}# {file.name}\n\n`{path}`\n\n````{LANGUAGES[file.suffix]}\n{file.read_text("utf-8")}````\n'
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Name the repository and the address of the site, once .dev_scripts/release.py knows them."""
+    release = runpy.run_path(str(ROOT / '.dev_scripts' / 'release.py'))
+    if '/OWNER/' not in release['REPOSITORY']:
+        config.repo_url, config.repo_name = release['REPOSITORY'], 'mmresattn'
+        config.site_url = release['SITE']
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:

@@ -67,7 +67,7 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.ids.add(attributes.get('id'))
-        if tag == 'a':
+        if tag == 'a' or attributes.get('rel') == 'canonical':
             self.links.add(attributes.get('href'))
         else:
             self.loads |= {attributes.get('src'), attributes.get('href')}

@@ -1,10 +1,14 @@
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
 import zipfile
+from email import message_from_bytes
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -32,7 +36,7 @@ def build(hooks, source):
 def clone(tmp_path_factory):
     """A copy of what is in the repository, so that nothing is built in it."""
     clone = tmp_path_factory.mktemp('clone') / 'mmresattn'
-    folders = ('configs', 'docs', 'mmresattn', 'requirements', 'tests', 'tools', 'weights')
+    folders = ('.dev_scripts', 'configs', 'docs', 'mmresattn', 'requirements', 'tests', 'tools', 'weights')
     for folder in folders:
         ignored = shutil.ignore_patterns('__pycache__', '.mim')
         shutil.copytree(ROOT / folder, clone / folder, ignore=ignored)
@@ -84,6 +88,45 @@ def test_wheel_is_small_and_holds_the_package_and_what_mim_reads(clone, wheel):
     ]
     expected += [mim / 'model-index.yml', mim / 'dataset-index.yml']
     assert files == {file.relative_to(clone) if file.is_absolute() else file for file in expected}
+
+
+def test_links_of_the_description_on_the_package_index_are_absolute(wheel):
+    """Rendered, as a person sees it there."""
+    markdown = pytest.importorskip('markdown', reason='needs requirements/docs.txt')
+    with zipfile.ZipFile(wheel) as archive:
+        (file,) = (name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
+        metadata = message_from_bytes(archive.read(file))
+    links = []
+
+    class Page(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            links.extend(value for name, value in attributes if name in ('href', 'src'))
+
+    Page().feed(markdown.markdown(metadata.get_payload(), extensions=['fenced_code', 'tables']))
+    assert len(links) > 10 and [link for link in links if not link.startswith('https://')] == []
+    release = runpy.run_path(str(ROOT / '.dev_scripts/release.py'))
+    address, version = release['REPOSITORY'], release['VERSION']
+    assert f'{address}/blob/v{version}/LICENSE' in links and metadata['Version'] == version
+    for link in links:  # what they name is there
+        if found := re.match(rf'{address}/(?:raw|blob)/v{version}/([^#]+)', link):
+            assert (ROOT / found[1]).exists(), link
+
+
+def test_version_and_address_are_the_same_everywhere(tmp_path, monkeypatch):
+    """Otherwise: python .dev_scripts/release.py --write"""
+    script = runpy.run_path(str(ROOT / '.dev_scripts/release.py'))
+    assert [name for name in script['STATED'] if script['is_wrong'](name)] == []
+    assert 'the tag is v0.0.1' in ' '.join(script['problems']('v0.0.1'))
+    source = (ROOT / '.dev_scripts/release.py').read_text()
+    for name in ('mmresattn/version.py', *script['STATED']):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / '.dev_scripts').mkdir()
+    (tmp_path / '.dev_scripts/release.py').write_text(source.replace('/OWNER/', '/Some-One/'))
+    run(sys.executable, '.dev_scripts/release.py', '--write', cwd=tmp_path)
+    texts = {name: (tmp_path / name).read_text() for name in script['STATED']}
+    assert all('https://github.com/Some-One/mmresattn' in text and 'OWNER' not in text for text in texts.values())
+    assert 'https://some-one.github.io/mmresattn/' in texts['CITATION.cff']
 
 
 def test_wheel_trains_outside_of_the_source_tree(installed, tmp_path):
