@@ -1,10 +1,13 @@
 """Count what the model index says of every config, and fill the tables of configs/*/README.md and docs/*.md from it.
 
+docs/zoo.md is generated as a whole.
+
 python .dev_scripts/model_index.py            # which files say something else
 python .dev_scripts/model_index.py --write    # put it right
 """
 
 import argparse
+import functools
 import os.path as osp
 import re
 import sys
@@ -25,6 +28,8 @@ TABLE = re.compile(r'(?s)(?<=<!-- models -->\n).*?(?=<!-- end -->)')
 LINK = re.compile(r'\]\(\.\./(configs/[^)]+\.py)\)')  # of a page in docs/
 NUMBER = re.compile(r'(?<=^ )[\d.,]*\d')  # with which a cell begins
 COUNTED = {}  # what is built alike is counted once
+FAMILIES = 'resattn senet nonlocal aaconv pay_attention abn compare photos detection segmentation distributed'.split()
+read = functools.cache(Config.fromfile)
 
 
 class WithoutBatchNorm(TorchFunctionMode):
@@ -43,7 +48,7 @@ def count(config: Path) -> dict[str, int]:
     Returns:
         dict: ``Parameters``, and perhaps ``FLOPs``, which is what model indices call multiply-adds.
     """
-    cfg = Config.fromfile(config)
+    cfg = read(config)
     size = cfg.get('image_size')
     key = repr((cfg.model.to_dict(), size))
     if key not in COUNTED:
@@ -125,6 +130,68 @@ def filled(page: Path) -> str:
     return '\n'.join(lines)
 
 
+def nested(value):
+    """All dicts within a config."""
+    if isinstance(value, dict):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+        yield from nested(inner)
+
+
+def start(config: Path) -> str:
+    """Which weights a training begins with, as a cell of a table; empty for random ones."""
+    cfg = read(config)
+    parts = [part for part in nested(cfg.model.to_dict()) if 'checkpoint' in part]
+    addresses = dict.fromkeys([*(part['checkpoint'] for part in parts), cfg.get('load_from') or ''])
+    cells = []
+    for address in addresses:
+        if address is None:
+            cells.append('a classifier that you name')
+        elif address.startswith('https://'):
+            cells.append(f'[{address.rpartition("/")[2].rpartition("_")[0]}]({address})')
+        elif address.startswith('work_dirs/'):
+            cells.append(f'{address.split("/")[1]}, trained before')
+        elif address:
+            cells.append(f'`{address.removesuffix(".safetensors")}`')
+    return ', '.join(cells)
+
+
+def zoo(page: Path) -> str:
+    """The text of docs/zoo.md, drawn up from the metafiles and configs."""
+    text = ''
+    for metafile in sorted(metafiles(), key=lambda file: FAMILIES.index(file.parent.name)):
+        title = metafile.with_name('README.md').read_text().split('\n')[0].removeprefix('# ')
+        table = []
+        for model in yaml.safe_load(metafile.read_text())['Models']:
+            data, results = model['Metadata'], model['Results'] or []
+            files = {
+                name: model[name] if '://' in model.get(name, '') else f'../{model[name]}'
+                for name in ('Weights', 'Training Log')
+                if name in model
+            }
+            table.append(
+                {
+                    'network': f'[{model["Name"]}](../{model["Config"]})',
+                    'task': ', '.join(result['Task'].removeprefix('Image ').lower() for result in results),
+                    'data': data['Training Data'],
+                    'starts from': start(ROOT / model['Config']),
+                    'parameters': f'{data["Parameters"] / 1e6:.2f} M',
+                    'multiply-adds': f'{data["FLOPs"] / 1e9:.2f} G' if 'FLOPs' in data else '',
+                    'published': data.get('Published Results', ''),
+                    'other ports': data.get('Other Ports', ''),
+                    'measured here': ', '.join(
+                        f'{name} {value} %' for result in results for name, value in result['Metrics'].items()
+                    ),
+                    'weights': f'[weights]({files["Weights"]})' if 'Weights' in files else '',
+                    'log': f'[log]({files["Training Log"]})' if 'Training Log' in files else '',
+                }
+            )
+        columns = [name for name in table[0] if any(row[name] for row in table)]  # nothing measured, nothing shown
+        rows = [columns, ['---'] * len(columns), *([row[name] for name in columns] for row in table)]
+        text += f'\n## {title}\n\n' + ''.join(f'| {" | ".join(row)} |\n' for row in rows)
+    return TABLE.sub(lambda _: f'{text}\n', page.read_text())
+
+
 def figures(model: dict) -> dict[str, float]:
     """What the tables of docs/ may say of a model, by the heading of the column."""
     data = model['Metadata']
@@ -148,7 +215,8 @@ def main():
     wrong = False
     makes = [(file, counted, file) for file in metafiles()]
     makes += [(file.with_name('README.md'), tabulated, file) for file in metafiles()]
-    makes += [(page, filled, page) for page in sorted(ROOT.glob('docs/*.md'))]
+    makes += [(page, filled, page) for page in sorted(ROOT.glob('docs/*.md')) if page.name != 'zoo.md']
+    makes.append((ROOT / 'docs/zoo.md', zoo, ROOT / 'docs/zoo.md'))
     for file, make, source in makes:
         text = make(source)
         if text != file.read_text():
