@@ -71,6 +71,11 @@ def shot(page: Page) -> Image.Image:
     return Image.open(io.BytesIO(page.screenshot())).convert('RGB')
 
 
+def save(picture: Image.Image, name: str) -> None:
+    """Write a picture with 256 colours."""
+    picture.quantize(256).save(OUT / f'editor_{name}.png', optimize=True)
+
+
 def main() -> None:
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     for name in ('config', 'checkpoint', 'images'):
@@ -108,7 +113,7 @@ def record(browser, address: str, editor: AttentionEditor, name: str) -> None:
     page.select_option('#filter-answer', 'wrong')
     page.wait_for_timeout(2000)
     frames = [shot(page)] * 4
-    frames[0].save(OUT / 'editor_before.png', optimize=True)
+    save(frames[0], 'before')
     page.locator('#size').fill('16')
     page.keyboard.press('x')
     for stroke in IGNORE:
@@ -116,14 +121,14 @@ def record(browser, address: str, editor: AttentionEditor, name: str) -> None:
     page.keyboard.press('x')
     for stroke in ATTEND:
         drag(page, editor.picture(name).shape, stroke['points'], frames)
-    shot(page).save(OUT / 'editor_after.png', optimize=True)
+    save(shot(page), 'after')
     page.keyboard.press('s')
     page.wait_for_timeout(1000)
     frames += [shot(page)] * 8
     page.keyboard.press('v')
     page.keyboard.press('o')
     page.wait_for_timeout(6000)
-    shot(page).save(OUT / 'editor_side_by_side.png', optimize=True)
+    save(shot(page), 'side_by_side')
     small = [frame.resize((960, 600), Image.LANCZOS).quantize(96) for frame in frames]
     small[0].save(OUT / 'editor.gif', save_all=True, append_images=small[1:], duration=220, loop=0, optimize=True)
     phone = dict(viewport=dict(width=390, height=844))
@@ -133,7 +138,7 @@ def record(browser, address: str, editor: AttentionEditor, name: str) -> None:
         page.goto(address)
         page.wait_for_selector('#scores tr')
         page.wait_for_timeout(2000)
-        shot(page).save(OUT / f'editor_{picture}.png', optimize=True)
+        save(shot(page), picture)
 
 
 if __name__ == '__main__':

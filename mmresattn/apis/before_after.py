@@ -9,11 +9,13 @@ import numpy as np
 from mmengine.config import Config
 
 from ..compat import enable_for
+from ..models.classifiers import GatedClassifier
 from ..visualization import overlay, place_maps, record_samples, show_image
 from .attention_inferencer import AttentionInferencer
 from .classifier import load_data_set
 
 CHANGES = ('to_right', 'to_wrong')
+GREY = 128  # what a gate hides
 
 
 def compare(
@@ -73,9 +75,12 @@ def compare(
 
 
 def _draw(network: AttentionInferencer, path: str) -> np.ndarray:
-    """The last map that has positions, over the image."""
+    """The last map that has positions, over the image; with a gate, the image as the classifier sees it."""
     sample = network.pipeline(path, path, follow=True)
     record_samples(network.model, [sample])
     placed = place_maps(network.model, sample, 'mean')
     picture = show_image(sample.image)
+    if isinstance(network.model, GatedClassifier):
+        shown = np.nan_to_num(placed['shown'].cpu().numpy(), nan=1.0)[..., None]
+        return np.rint(picture * shown + GREY * (1 - shown)).astype(np.uint8)
     return overlay(picture, list(placed.values())[-1]) if placed else picture

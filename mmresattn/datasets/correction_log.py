@@ -43,7 +43,7 @@ class CorrectionLog:
     incomplete last line, which the next one removes, or a map whose line is missing, which :meth:`check` mends.
 
     Args:
-        folder (str | Path): The folder; it is made if need be.
+        folder (str | Path): The folder. The first action makes it; reading writes nothing.
         annotator (str): Name of the person, for the lines that this object appends. Defaults to ''.
 
     Attributes:
@@ -56,8 +56,7 @@ class CorrectionLog:
     """
 
     def __init__(self, folder: str | Path, annotator: str = '') -> None:
-        self.folder, self.annotator = Path(folder).resolve(), annotator
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.annotator = Path(folder).expanduser().resolve(), annotator
         self._thread_lock = threading.Lock()
         self._forget()
         self.refresh()
@@ -68,8 +67,8 @@ class CorrectionLog:
 
     def refresh(self) -> None:
         """Read what others have appended."""
-        with self._locked():
-            pass
+        with self._thread_lock:
+            self._read_new_lines()
 
     def save(self, entry: dict, png: bytes, replaces: str | None | bool = True) -> dict:
         """Save a map.
@@ -193,6 +192,7 @@ class CorrectionLog:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the folder against other threads and processes; what they appended is read first."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         with self._thread_lock, open(self.folder / '.lock', 'ab') as file:
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed

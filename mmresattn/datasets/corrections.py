@@ -1,11 +1,11 @@
 """Corrections: what people painted over the attention maps of photographs, and its way into training.
 
-A folder of corrections is what the attention editor writes: ``manifest.jsonl`` with a line for each corrected image,
-and the corrected maps. One correction serves every use (:func:`~mmresattn.apis.training_config`): it *erases* areas
-that the network should not look at, *adds* areas that it should, or both.
+A folder of corrections is what the attention editor writes: a
+:class:`~mmresattn.datasets.correction_log.CorrectionLog`. One correction serves every use
+(:func:`~mmresattn.apis.training_config`): it *erases* areas that the network should not look at, *adds* areas that it
+should, or both. An image that was skipped counts as corrected, too: it has neither.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -17,9 +17,8 @@ from mmengine.registry import TRANSFORMS
 from torch.utils.data import Dataset
 
 from .attention_maps import MapTransform, read_attention_map
+from .correction_log import MANIFEST, CorrectionLog
 from .strokes import paint
-
-MANIFEST = 'manifest.jsonl'
 
 
 @dataclass
@@ -73,19 +72,14 @@ class Corrections:
             raise FileNotFoundError(
                 f'There is no {manifest.absolute()}. Give the folder to which the attention editor saved corrections.'
             )
-        self.by_image: dict[str, Correction] = {}
-        for number, line in enumerate(manifest.read_text().splitlines(), 1):
-            try:
-                entry = json.loads(line)
-                correction = self.by_image.setdefault(entry['image'], Correction(entry['image']))
-                paint(entry.get('strokes', []), (1, 1))
-                correction.strokes += entry.get('strokes', [])
-                if entry.get('map'):
-                    correction.maps[entry['layer']] = self.folder / entry['map']
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f'{manifest}, line {number}, is not a correction: {error!r}.') from error
+        log = CorrectionLog(self.folder)
+        self.by_image = {image: Correction(image) for image in log.skipped}
+        for (image, layer), entry in log.saved.items():
+            correction = self.by_image.setdefault(image, Correction(image))
+            correction.strokes += entry['strokes']
+            correction.maps[layer] = self.folder / entry['map']
         if not self.by_image:
-            raise ValueError(f'{manifest} is empty: nothing has been corrected.')
+            raise ValueError(f'{manifest} has no corrections that were not taken back.')
         for correction in self.by_image.values():
             for path in correction.maps.values():
                 if not path.is_file():

@@ -25,7 +25,7 @@ from ..datasets.strokes import paint, raster_shape
 from ..visualization import colour_table, short_name
 from .security import Guard, is_loopback
 from .session import AttentionEditor, Result
-from .training import USES, Training, available_uses
+from .training import Training, available_uses
 
 STATIC = Path(__file__).parent / 'static'
 THUMBNAIL, THUMBNAILS = 112, 1000  # pixels on the longer side; how many are kept, some kilobytes each
@@ -66,10 +66,7 @@ class Api:
             images=str(editor.images),
             out=str(editor.out),
             notes=editor.notes(),
-            uses=[
-                dict(name=name, title=USES[name].title, text=USES[name].text)
-                for name in available_uses(editor.inferencer.config.model.type)
-            ],
+            uses=available_uses(editor.inferencer.config.model.type),
             colours={name: base64.b64encode(colour_table(name).tobytes()).decode() for name in COLOURS},
         )
 

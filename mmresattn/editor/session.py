@@ -159,6 +159,7 @@ class AttentionEditor:
         self._name_classes(self.inferencer.config.model)
         self._prepared = lru_cache(KEPT)(self._prepare)
         self._before = lru_cache(KEPT)(lambda name, _: self._forward(name, {}))
+        self.out.mkdir(parents=True, exist_ok=True)
         self.log = CorrectionLog(self.out, annotator)
 
     def _name_classes(self, model: Mapping) -> None:

@@ -7,79 +7,21 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
 
-from ..datasets.attention_maps import moves_pixels
+from ..apis.corrections import USES, training_config
 from .session import AttentionEditor
 
-
-@dataclass(frozen=True)
-class Use:
-    """What corrections can do in a training."""
-
-    title: str
-    text: str
-
-
-USES = {
-    'map_loss': Use('Map loss', 'The attention branch learns your maps. For Attention Branch Networks.'),
-    'gradient_penalty': Use('Gradient penalty', 'Answers must not depend on pixels that you marked to be ignored.'),
-    'augment': Use('Augmentation', 'What you marked to be ignored is replaced in the training images.'),
-    'gate': Use('Gate', 'A small network learns your maps; the classifier sees only what it lets through.'),
-}
 PROGRESS = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\]|Iter\(train\)\s+\[\s*(\d+)/(\d+)\]')
 LOG_LINES = 200
 STOPPED = 75  # exit status of a training that was told to stop and saved a checkpoint
 
 
-def training_config(config: Path, checkpoint: Path, corrections: Path, images: Path, use: str) -> Config:
-    """The config of a training from corrections.
-
-    Args:
-        config (Path): Config of the network.
-        checkpoint (Path): Its weights, from which training starts.
-        corrections (Path): A folder of the editor.
-        images (Path): The images that were corrected.
-        use (str): A key of :func:`available_uses`.
-
-    Returns:
-        Config: It trains for as long as ``config``, at a tenth of its learning rate.
-
-    Raises:
-        ValueError: If the network or its data do not allow it, or nothing is corrected.
-    """
-    cfg = Config.fromfile(config)
-    if cfg.model.type != 'AttentionBranchNetwork':
-        raise ValueError(f'The map loss is for Attention Branch Networks; this is a {cfg.model.type}.')
-    maps = corrections / 'maps/neck.map'
-    if not any(maps.glob('**/*.png')):
-        raise ValueError(f'There are no corrected maps in {maps} yet.')
-    cfg.model.head.map_loss = dict(type='AttentionMapLoss', loss_weight=1.0)
-    train = cfg.train_dataloader.dataset
-    pipeline = [dict(step) for step in train.pipeline]
-    moving = [i for i, step in enumerate(pipeline) if moves_pixels(step)]
-    first, last = (moving[0], moving[-1] + 1) if moving else (len(pipeline) - 1,) * 2
-    load = dict(type='LoadAttentionMap', map_root=str(maps), image_root=str(images), transforms=pipeline[first:last])
-    pack = {**pipeline[-1], 'algorithm_keys': (*pipeline[-1].get('algorithm_keys', ()), 'gt_attention_map')}
-    corrected = [*pipeline[:first], load, *pipeline[last:-1], pack]
-    split = train.get('split', '')
-    if Path(train.get('data_root', ''), split).resolve() == images:
-        train.pipeline = corrected
-    else:  # the corrected images join those of the training
-        classes = [folder.name for folder in sorted(images.iterdir()) if folder.is_dir() and folder.name[0] != '.']
-        joined = dict(type='CustomDataset', data_root=str(images), classes=classes, pipeline=corrected)
-        cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[train, joined])
-    cfg.optim_wrapper.optimizer.lr *= 0.1
-    cfg.load_from = str(checkpoint)
-    return cfg
-
-
-def available_uses(model_type: str) -> list[str]:
-    """What corrections can do for a network, the recommended use first."""
-    return ['map_loss'] if model_type == 'AttentionBranchNetwork' else []
+def available_uses(model_type: str) -> dict[str, str]:
+    """What corrections can do for a network, in a line each, the recommended use first."""
+    return {use: text for use, text in USES.items() if use != 'map_loss' or model_type == 'AttentionBranchNetwork'}
 
 
 class Training:
@@ -112,7 +54,7 @@ class Training:
         with self._lock:
             if self.state in ('training', 'comparing'):
                 raise ValueError('A training is running: wait for it, or stop it.')
-            cfg = training_config(editor.config, editor.checkpoint_file, editor.out, editor.images, use)
+            cfg = training_config(editor.config, editor.checkpoint_file, editor.out, use)
             root = editor.out / 'training'
             number = 1 + max((int(path.name.split('_')[0]) for path in root.glob('[0-9]*_*')), default=0)
             self.folder = root / f'{number}_{use}'

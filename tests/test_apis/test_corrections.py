@@ -1,7 +1,5 @@
 """From a folder of corrections to a network that was trained by them, for each use."""
 
-import json
-
 import cv2
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from mmengine.registry import DATA_SAMPLERS, DATASETS, MODELS, TRANSFORMS
 from mmresattn.apis import USES, build_runner, training_config
 from mmresattn.apis.corrections import continued
 from mmresattn.datasets import Corrections
+from mmresattn.datasets.correction_log import CorrectionLog
 from mmresattn.models.layers import edit_attention, record_attention
 
 SIDE, SQUARE = 32, 8
@@ -25,11 +24,16 @@ def click(x, y, size, value=0):
     return dict(points=[[x, y]], size=size, value=value, strength=1)
 
 
+def save(folder, image, strokes, attention=np.zeros((2, 2), np.uint16)):
+    png = cv2.imencode('.png', attention)[1].tobytes()
+    CorrectionLog(folder).save(dict(image=image, layer='neck.map', strokes=strokes), png)
+
+
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
     """Noise with a square in one of two corners; corrections, by a round brush, of eight of twelve images a class."""
     root = tmp_path_factory.mktemp('photos')
-    rng, lines = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
     for label, colour in enumerate([(0, 0, 255), (255, 0, 0)]):
         for i in range(12):
             img = rng.integers(0, 120, (SIDE, SIDE, 3), np.uint8)
@@ -43,10 +47,7 @@ def photos(tmp_path_factory):
                 stroke = click((x + SQUARE / 2) / SIDE, SQUARE / 2 / SIDE, 1.4 * SQUARE / SIDE)
                 attention = np.full((8, 8), 65535, np.uint16)
                 attention[:2, x // 4 : x // 4 + 2] = 0
-                (root / 'edits/maps' / name).parent.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(root / 'edits/maps' / name), attention)
-                lines.append(dict(image=name, layer='neck.map', map=f'maps/{name}', strokes=[stroke]))
-    (root / 'edits/manifest.jsonl').write_text(''.join(f'{json.dumps(line)}\n' for line in lines))
+                save(root / 'edits', name, [stroke], attention)
     return root
 
 
@@ -173,9 +174,8 @@ def test_gate_exports_with_its_map(trained, tmp_path):
 
 def test_areas_of_strokes_move_with_their_image(photos):
     """Erased and added areas of an image file of another size, flipped as the image is."""
-    (photos / 'both').mkdir(exist_ok=True)
     strokes = [click(0.25, 0.25, 0.2), click(0.75, 0.25, 0.2, value=1), click(0.25, 0.75, 0.2, value=0.5)]
-    (photos / 'both/manifest.jsonl').write_text(json.dumps(dict(image='class0/0.png', strokes=strokes)) + '\n')
+    save(photos / 'both', 'class0/0.png', strokes)
     flip = dict(type='RandomFlip', prob=1.0, direction='horizontal')
     load = TRANSFORMS.build(dict(type='LoadCorrection', corrections=str(photos / 'both'), transforms=[flip]))
     results = load(dict(img_path='/elsewhere/class0/0.png', img=np.zeros((40, 40, 3), np.uint8), ori_shape=(80, 80)))
@@ -225,8 +225,7 @@ def test_corrected_images_come_as_often_as_said(photos, trained):
     ],
 )
 def test_mistakes_are_named_before_work_is_lost(photos, trained, tmp_path, change, message):
-    (photos / 'others').mkdir(exist_ok=True)
-    (photos / 'others/manifest.jsonl').write_text('{"image": "other/0.png", "strokes": []}\n')
+    save(photos / 'others', 'other/0.png', [])
     cfg, checkpoint = trained[False]
     args = dict(corrections='edits', use='gate') | change
     with pytest.raises((ValueError, FileNotFoundError), match=message):

@@ -292,7 +292,7 @@ def test_names_cannot_leave_the_folders(editor, images, tmp_path):
     for layer in ('../../x', '/tmp/x', 'neck', ''):
         with pytest.raises(KeyError, match='no layer'):
             editor.save('bee/0.png', layer, LEFT)
-    assert [path.name for path in editor.out.iterdir()] == ['.lock']
+    assert not list(editor.out.iterdir())
     (editor.out / 'maps').mkdir()
     (tmp_path / 'elsewhere').mkdir()
     (editor.out / 'maps/neck.map').symlink_to(tmp_path / 'elsewhere')

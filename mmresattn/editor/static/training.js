@@ -22,17 +22,15 @@ let following = false;
 
 export function startTraining({ uses }) {
   at('uses').append(
-    ...uses.map(({ name, title, text }, i) =>
+    ...Object.entries(uses).map(([name, text], i) =>
       make(
         'label',
         {},
         make('input', { type: 'radio', name: 'use', value: name, checked: i === 0 }),
-        make('span', {}, make('strong', { textContent: title }), ` ${text}`),
+        make('span', {}, make('strong', { textContent: name.replaceAll('_', ' ') }), `: ${text}`),
       ),
     ),
   );
-  if (!uses.length) at('uses').append('This network has no use for corrected maps in training yet.');
-  at('start-training').disabled = !uses.length;
   at('open-training').onclick = () => {
     at('training').showModal();
     follow();
@@ -69,7 +67,7 @@ async function follow() {
 function show({ state, progress, log, command, result }) {
   const runs = ['training', 'comparing'].includes(state);
   at('training-state').textContent = STATES[state];
-  at('start-training').disabled = runs || !at('uses').querySelector('input');
+  at('start-training').disabled = runs;
   at('stop-training').disabled = !runs;
   at('training-progress').hidden = !runs;
   if (state === 'comparing') at('training-progress').removeAttribute('value');
