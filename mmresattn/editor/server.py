@@ -258,19 +258,16 @@ class PatientProtocol(H11Protocol):
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
-        self._check_later(object())
-
-    def _check_later(self, last: object) -> None:
-        self.loop.call_later(HEAD_SECONDS, self._check, last)
+        self.loop.call_later(HEAD_SECONDS, self._check, None)
 
     def _check(self, last: object) -> None:
+        """Close the connection if no request has come since the last check and none is being answered."""
         if self.transport.is_closing():
             return
-        waits = self.cycle is None or self.cycle.response_complete
-        if waits and last in (self.cycle, None) or self.cycle is None:
+        if self.cycle is last and (last is None or last.response_complete):
             self.transport.close()
         else:
-            self._check_later(self.cycle)
+            self.loop.call_later(HEAD_SECONDS, self._check, self.cycle)
 
 
 def serve(
