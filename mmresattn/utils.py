@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -45,13 +45,34 @@ def input_channels(model: nn.Module) -> int:
     return next(module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d))
 
 
-def count_multiply_adds(model: nn.Module, *args, **kwargs) -> int:
+def is_detector(model: nn.Module) -> bool:
+    """Whether a model is a detector of MMDetection, which is not imported for this."""
+    kinds = [(kind.__module__.partition('.')[0], kind.__name__) for kind in type(model).__mro__]
+    return ('mmdet', 'BaseDetector') in kinds
+
+
+def forward_images(model: nn.Module, images: Tensor, **kwargs) -> Tensor | tuple[Tensor, ...]:
+    """What a model computes from images alone.
+
+    Args:
+        model (nn.Module): Any model. Of a detector backbone and neck run, because its heads want boxes or sizes of
+            images as well.
+        images (Tensor): Images (N, C, H, W).
+        **kwargs: Of the forward pass of other models.
+
+    Returns:
+        Tensor | Tuple[Tensor, ...]: The features of a detector, or what the forward pass returns.
+    """
+    return model.extract_feat(images) if is_detector(model) else model(images, **kwargs)
+
+
+def count_multiply_adds(model: Callable, *args, **kwargs) -> int:
     """Multiply-adds of the convolutions and matrix products of a forward pass, which papers on classifiers call FLOPs.
 
     The two products of self-attention count by their shapes: PyTorch's own counter misses some of its fused kernels.
 
     Args:
-        model (nn.Module): The model, on any device; on ``meta`` nothing is computed.
+        model (Callable): The model, on any device, or a function that runs it; on ``meta`` nothing is computed.
         *args: Of the forward pass.
         **kwargs: Of the forward pass.
 

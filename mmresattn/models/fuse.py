@@ -14,6 +14,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from ..utils import forward_images
+
 CONVOLUTIONS = {
     torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d
 }  # fmt: skip
@@ -27,7 +29,8 @@ def fuse(model: nn.Module, inputs: Tensor | None = None, **kwargs) -> nn.Module:
     its layers: MMCV's ``fuse_conv_bn`` takes for a pair what stands next to each other in a module, which no unit
     with :func:`~mmresattn.models.layers.norm_relu` does and a pre-activation network may do by accident. A
     BatchNorm stays where it follows a sum, as the first of each pre-activation unit does, or where the features
-    before it are used elsewhere too. Names of attention maps stay; they are recorded and edited as before.
+    before it are used elsewhere too. Of a detector of MMDetection, backbone and neck are fused and its heads stay as
+    they are. Names of attention maps stay; they are recorded and edited as before.
 
     Args:
         model (nn.Module): In evaluation mode. It is not changed.
@@ -136,7 +139,7 @@ def _pairs(model: nn.Module, inputs: Tensor | None, kwargs: dict) -> list[tuple[
     if inputs is None:
         inputs = convs[0].weight.new_zeros(1, convs[0].in_channels, 224, 224)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.no_grad(), _Consumers() as seen:
-        for leaf in tree_leaves(model(fake.from_tensor(inputs), **kwargs)):
+        for leaf in tree_leaves(forward_images(model, fake.from_tensor(inputs), **kwargs)):
             seen.users[id(leaf)].append(None)  # the caller takes it
     by_mean, by_weight = {id(norm.running_mean): norm for norm in norms}, {id(conv.weight): conv for conv in convs}
     pairs = {}

@@ -6,9 +6,13 @@ from pathlib import Path
 import mmengine
 import numpy as np
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 
+from mmresattn.utils import count_multiply_adds
 from tests.conftest import ROOT
 from tools import test as test_tool
 from tools import train as train_tool
@@ -99,6 +103,27 @@ def test_findings_K5_1_get_flops(config, expected, capsys):
     assert [int(n.replace(',', '')) for n in re.findall(r'([\d,]{5,})\n', out)] == expected
     get_flops.main([config, '--shape', '64', '32'])
     assert 'one image of 64x32' in capsys.readouterr().out
+
+
+def test_get_flops_of_a_detector_counts_backbone_and_neck(capsys):
+    pytest.importorskip('mmdet')
+    config = f'{ROOT}/configs/detection/faster-rcnn_attention56-cifar_fpn_bccd.py'
+    backbone = dict(Config.fromfile(config).model.backbone, init_cfg=None)
+    with torch.device('meta'):
+        counted = count_multiply_adds(MODELS.build(backbone), torch.empty(1, 3, 144, 192))
+    for channels, stride in ((64, 2), (128, 4), (256, 8)):  # a 1x1 and a 3x3 convolution for each level of the FPN
+        counted += (channels + 9 * 64) * 64 * (144 // stride) * (192 // stride)
+    get_flops.main([config])
+    out = capsys.readouterr().out
+    assert 'one image of 144x192' in out and f'{counted:,}' in out
+    assert re.search(r'Not counted.*: rpn_head \([\d,]+ parameters\), roi_head \([\d,]+ parameters\)\n', out)
+
+
+def test_get_flops_of_a_segmenter_is_at_its_crop(capsys):
+    pytest.importorskip('mmseg')
+    get_flops.main([f'{ROOT}/configs/segmentation/upernet_attention56-cifar_1xb4-1200_dsb2018-128x128.py'])
+    out = capsys.readouterr().out
+    assert 'one image of 128x128' in out and re.search(r'Not counted.*training alone: auxiliary_head', out)
 
 
 @TRANSFORMS.register_module(force=True)

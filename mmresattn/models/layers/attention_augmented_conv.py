@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
 
 from .attention_map import AttentionMap
 from .checks import check_integers
@@ -100,6 +101,9 @@ class AttentionAugmentedConv(nn.Module):
                 f'Attention leaves {convolved} of {out_channels} channels to the convolution, which {groups} groups '
                 'cannot share: take another upsilon, other heads or fewer groups.'
             )
+        # Pooling by the stride gives the size that a convolution with "same" padding gives.
+        pairs = zip(*map(_pair, (kernel_size, padding, dilation)))
+        self.resize = pool or convolved and any(2 * p != d * (k - 1) for k, p, d in pairs)
         self.conv = None
         if convolved:
             self.conv = nn.Conv2d(in_channels, convolved, kernel_size, stride, padding, dilation, groups, bias)
@@ -125,8 +129,8 @@ class AttentionAugmentedConv(nn.Module):
         strided = self._pooled(x, self.stride)
         attended = self.attention(self._pooled(strided, 2) if self.pool else strided)
         convolved = [] if self.conv is None else [self.conv(x)]
-        size = (convolved or [strided])[0].shape[2:]
-        if attended.shape[2:] != size:
+        if self.resize:
+            size = (convolved or [strided])[0].shape[2:]
             attended = F.interpolate(attended, size, mode='bilinear', align_corners=False)
         return torch.cat([*convolved, attended], dim=1)
 
@@ -154,6 +158,6 @@ class AttentionAugmentedConv(nn.Module):
 
     def _table(self, table: Tensor, size: int) -> Tensor:
         """Embeddings (2 * size - 1, d) of the distances on a map of that size."""
-        if len(table) == 2 * size - 1:
+        if not torch.compiler.is_exporting() and len(table) == 2 * size - 1:  # an export is for any size
             return table
         return F.interpolate(table.T[None], 2 * size - 1, mode='linear', align_corners=True)[0].T

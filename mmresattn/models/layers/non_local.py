@@ -127,5 +127,5 @@ class NonLocalAttention(NonLocal2d):
         else:
             weight = getattr(self, self.mode)(theta, phi.transpose(1, 2))  # N, Q, K
             y = self.map(weight[:, None])[:, 0] @ g
-        y = y.transpose(1, 2).reshape(len(x), self.inter_channels, *x.shape[2:])  # N, C / 2, H, W
+        y = y.transpose(1, 2).unflatten(2, x.shape[2:])  # N, C / 2, H, W
         return x + self.conv_out(y)
