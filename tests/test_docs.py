@@ -1,6 +1,8 @@
 import argparse
 import html.parser
 import importlib
+import importlib.util
+import json
 import os.path as osp
 import re
 import runpy
@@ -114,6 +116,26 @@ def test_nothing_comes_from_other_hosts(site):
         assert not outside, f'{path} loads {outside}'
     for sheet in folder.rglob('*.css'):
         assert not re.search(r'(url\(|@import\s*)["\']?(https?:)?//', sheet.read_text('utf-8')), sheet
+
+
+def test_the_search_finds_what_people_look_for(site):
+    pages = json.loads((site[0] / 'search/search_index.json').read_text())['docs']
+    for word, page in {'FAQ': 'faq', 'cite': 'faq', 'notebook': 'faq', 'heatmap': 'glossary', 'saliency': 'glossary',
+                       'RAN': 'glossary', 'ABN': 'glossary', 'LTPA': 'glossary'}.items():  # fmt: skip
+        found = {entry['location'] for entry in pages if re.search(rf'\b{word}\b', entry['title'] + entry['text'])}
+        assert any(location.startswith(f'{page}.html') for location in found), word
+
+
+def test_names_on_the_pages_are_in_the_package():
+    for page in DOCS.glob('*.md'):
+        for name in re.findall(r'`(mmresattn(?:\.\w+)+)', page.read_text()):
+            parts = name.split('.')
+            for end in range(len(parts), 0, -1):
+                if importlib.util.find_spec('.'.join(parts[:end])):
+                    break
+            part = importlib.import_module('.'.join(parts[:end]))
+            for attribute in parts[end:]:
+                part = getattr(part, attribute)
 
 
 def test_what_is_linked_outside_of_docs_is_part_of_the_site(site):
@@ -310,7 +332,7 @@ def test_the_code_of_the_first_page(monkeypatch, capsys):
     """As it stands there, on the initialised network."""
     monkeypatch.chdir(ROOT)
     names = {}
-    for code in code_of('getting_started.md'):
+    for code in code_of('index.md'):
         exec(code.replace("'work_dirs/attention56_digits/epoch_12.pth'", 'None'), names)
     out = capsys.readouterr().out
     assert "'backbone.stage1.attention1.map': (64, 64, 16, 16)" in out and re.search(

@@ -115,7 +115,7 @@ def test_every_entry_names_files_that_exist_and_figures_with_their_source(metafi
     assert ('Published Results' in data) == bool(re.search(source, config))
     # What is a result here stands with its circumstances in what was measured.
     results = model['Results'] or []
-    pages = ''.join(map(read, ['docs/measured.md', 'docs/compare.md', 'docs/detection.md', 'docs/segmentation.md',
+    pages = ''.join(map(read, ['docs/reproduce.md', 'docs/compare.md', 'docs/detection.md', 'docs/segmentation.md',
                                'docs/photos.md', 'docs/captioning.md', 'weights/README.md']))  # fmt: skip
     for result in results:
         for value in result['Metrics'].values():
