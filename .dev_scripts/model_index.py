@@ -164,26 +164,23 @@ def zoo(page: Path) -> str:
         table = []
         for model in yaml.safe_load(metafile.read_text())['Models']:
             data, results = model['Metadata'], model['Results'] or []
-            files = {
-                name: model[name] if '://' in model.get(name, '') else f'../{model[name]}'
+            network = f'[{model["Name"]}](../{model["Config"]})'
+            size = f'{data["Parameters"] / 1e6:.2f} M'
+            here = [f'{name} {value} %' for result in results for name, value in result['Metrics'].items()]
+            here += [
+                f'[{name.lower()}]({model[name] if "://" in model[name] else "../" + model[name]})'
                 for name in ('Weights', 'Training Log')
                 if name in model
-            }
+            ]
+            tasks = ', '.join(result['Task'].removeprefix('Image ').lower() for result in results)
             table.append(
                 {
-                    'network': f'[{model["Name"]}](../{model["Config"]})',
-                    'task': ', '.join(result['Task'].removeprefix('Image ').lower() for result in results),
-                    'data': data['Training Data'],
-                    'starts from': start(ROOT / model['Config']),
-                    'parameters': f'{data["Parameters"] / 1e6:.2f} M',
-                    'multiply-adds': f'{data["FLOPs"] / 1e9:.2f} G' if 'FLOPs' in data else '',
+                    'network': f'{network}<br>from {begin}' if (begin := start(ROOT / model['Config'])) else network,
+                    'task': f'{tasks}: {data["Training Data"]}',
+                    'parameters, multiply-adds': f'{size}, {data["FLOPs"] / 1e9:.2f} G' if 'FLOPs' in data else size,
                     'published': data.get('Published Results', ''),
                     'other ports': data.get('Other Ports', ''),
-                    'measured here': ', '.join(
-                        f'{name} {value} %' for result in results for name, value in result['Metrics'].items()
-                    ),
-                    'weights': f'[weights]({files["Weights"]})' if 'Weights' in files else '',
-                    'log': f'[log]({files["Training Log"]})' if 'Training Log' in files else '',
+                    'measured here': ', '.join(here),
                 }
             )
         columns = [name for name in table[0] if any(row[name] for row in table)]  # nothing measured, nothing shown

@@ -7,7 +7,7 @@
     while (title && title.tagName !== 'H2') title = title.previousElementSibling
     const tasks = [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent === 'task')
     return [...table.tBodies[0].rows].map((row) => ({
-      row, table, title, family: title.firstChild.textContent, tasks: row.cells[tasks].textContent.split(', '),
+      row, table, title, family: title.firstChild.textContent, tasks: row.cells[tasks].textContent.split(':')[0].split(', '),
     }))
   })
   const select = (label, values) => {
