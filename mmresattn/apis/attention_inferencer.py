@@ -28,6 +28,8 @@ from ..visualization import (
     batches_of_one_shape,
     check_suffix,
     class_activation_maps,
+    dense_title,
+    draw_prediction,
     map_grid,
     maps_in_view,
     mask_figure,
@@ -237,9 +239,12 @@ class AttentionInferencer(ImageClassificationInferencer):
         channels: int = 1,
         query: tuple[float, float] | None = None,
         cams: Sequence[str] = (),
+        score_thr: float = 0.3,
         dpi: int = 200,
     ) -> dict:
         """Draw all maps of an image over it, each with its name and its bar of colours, as PNG, SVG or PDF.
+
+        The first panel shows the image, with the boxes and masks of a detector or the classes of a segmenter.
 
         Args:
             image (str | Path | np.ndarray): As for :meth:`stream`, but one.
@@ -250,6 +255,7 @@ class AttentionInferencer(ImageClassificationInferencer):
             query (Tuple[float, float], optional): As for :meth:`stream`; it is marked by a cross.
             cams (Sequence[str]): Methods of :func:`~mmresattn.visualization.class_activation_maps` to draw beside, for
                 the predicted class of a classifier. Defaults to none.
+            score_thr (float): Least score of a detector's boxes that are drawn. Defaults to 0.3.
             dpi (int): Dots per inch. Defaults to 200.
 
         Returns:
@@ -274,8 +280,11 @@ class AttentionInferencer(ImageClassificationInferencer):
             inputs = sample.packed['inputs'][None].to(self.model.data_preprocessor.device)
             cam = class_activation_maps(self.model, inputs, method=method)
             panels[method] = placed[method] = maps_in_view(cam, sample.view)[0]
-        title = prediction_title(sample.prediction, self.classes) or sample.name
-        save_figure(map_grid(show_image(sample.image), panels, title=title, query=query), out, dpi)
+        image = show_image(sample.image)
+        predicted = draw_prediction(image, sample.prediction, score_thr)
+        title = dense_title(sample.prediction, self.classes, score_thr)
+        title = title or prediction_title(sample.prediction, self.classes) or sample.name
+        save_figure(map_grid(image, panels, title=title, query=query, predicted=predicted), out, dpi)
         return self._result(sample, dict(attention=sample.maps, attention_on_image=placed), False)
 
     def draw_masks(

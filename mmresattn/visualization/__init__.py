@@ -21,6 +21,7 @@ from .attention_figure import (
 from .cam import METHODS as CAM_METHODS
 from .cam import cam_layers, class_activation_maps, default_layer
 from .caption_figure import caption_figure
+from .dense_predictions import dense_title, draw_prediction
 from .image_pipeline import ImagePipeline, ImageSample, data_set_sample
 from .image_sources import ImageSources, UniqueNames, data_set_root, relative_name
 from .original_image import View, maps_in_view, maps_on_images, run_and_follow
@@ -47,6 +48,8 @@ __all__ = [
     'data_set_root',
     'data_set_sample',
     'default_layer',
+    'dense_title',
+    'draw_prediction',
     'label_text',
     'map_grid',
     'maps_in_view',

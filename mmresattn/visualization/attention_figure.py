@@ -264,6 +264,7 @@ def map_grid(
     title: str = '',
     columns: int | None = None,
     query: tuple[float, float] | None = None,
+    predicted: np.ndarray | None = None,
 ) -> Figure:
     """One image and its maps, of any number of modules: each laid over it, with its name and its own bar of colours.
 
@@ -273,6 +274,8 @@ def map_grid(
         title (str): Text over the image. Defaults to none.
         columns (int, optional): Panels in a row. Defaults to 5, or as many as make the grid about square.
         query (Tuple[float, float], optional): Row and column of the image to mark with a cross, for self-attention.
+        predicted (np.ndarray, optional): What to show in place of the bare image in the first panel, such as boxes on
+            it. Defaults to the image.
 
     Returns:
         Figure: For :func:`save_figure`.
@@ -288,7 +291,7 @@ def map_grid(
     panel = 1.9 * min(2.0, max(0.5, height / width)) + 0.6  # with name and bar
     figure = Figure(figsize=(1.9 * columns, panel * rows), layout='constrained')
     axes = figure.subplots(rows, columns, squeeze=False)
-    axes.flat[0].imshow(image)
+    axes.flat[0].imshow(image if predicted is None else predicted)
     _write(axes.flat[0].set_title, title)
     for axis, (name, attention) in zip(axes.flat[1:], maps.items()):
         _write(axis.set_title, short_name(name))

@@ -290,7 +290,16 @@ def test_self_attention_and_attention_branches(tmp_path):
     assert 0 <= result['pred_label'] < 5 and {one.shape for one in result['attention_on_image'].values()} == {(40, 56)}
 
 
-def test_a_detector(tmp_path, device):
+def kept_figures(monkeypatch):
+    """The figures that the inferencer writes from now on."""
+    import mmresattn.apis.attention_inferencer as module
+
+    figures, save = [], module.save_figure
+    monkeypatch.setattr(module, 'save_figure', lambda figure, *args: (figures.append(figure), save(figure, *args)))
+    return figures
+
+
+def test_a_detector(tmp_path, device, monkeypatch):
     apis = pytest.importorskip('mmdet.apis')
     cfg = Config.fromfile(ROOT / 'configs/detection/faster-rcnn_attention56-cifar_fpn_bccd.py')
     cfg.model.backbone.init_cfg = None
@@ -307,12 +316,24 @@ def test_a_detector(tmp_path, device):
     assert result['attention'][name].shape[1:] == (72, 96)  # 144x192 at stride 2
     expected = F.interpolate(result['attention'][name].mean(0)[None, None], (90, 120), mode='bilinear')[0, 0]
     torch.testing.assert_close(result['attention_on_image'][name], expected, atol=1e-4, rtol=1e-3)
+    figures = kept_figures(monkeypatch)
+    scores = result['prediction'].pred_instances.scores
+    threshold = scores.sort(descending=True).values[2].item()  # three boxes
+    ours.draw(str(tmp_path / 'cells.png'), tmp_path / 'figure.png', reduction='mean', score_thr=threshold, dpi=40)
+    with_boxes, over = (axis.images[0].get_array() for axis in figures[0].axes[:2])
+    changed = (np.asarray(with_boxes) != np.asarray(over)).any(2)
+    outlines = np.zeros_like(changed)
+    for left, top, right, bottom in result['prediction'].pred_instances.bboxes[scores >= threshold].tolist():
+        box = slice(max(int(top) - 1, 0), int(bottom) + 3), slice(max(int(left) - 1, 0), int(right) + 3)
+        outlines[box] = True
+    assert changed.any() and not (changed & ~outlines).any()
+    assert sum(int(part.split()[0]) for part in figures[0].axes[0].get_title().split(', ')) == 3
     built = AttentionInferencer(ours.model)  # as init_detector gives it
     del built.model._config
     assert AttentionInferencer(built.model)(str(tmp_path / 'cells.png'))[0]['prediction'].scale_factor == (1.6, 1.6)
 
 
-def test_a_segmenter(tmp_path, device):
+def test_a_segmenter(tmp_path, device, monkeypatch):
     apis = pytest.importorskip('mmseg.apis')
     cfg = Config.fromfile(ROOT / 'configs/segmentation/upernet_attention56-cifar_1xb4-1200_dsb2018-128x128.py')
     cfg.model.backbone.init_cfg = None
@@ -325,6 +346,12 @@ def test_a_segmenter(tmp_path, device):
         expected = apis.inference_model(ours.model, image)
     assert torch.equal(result['prediction'].pred_sem_seg.data, expected.pred_sem_seg.data)
     assert {one.shape for one in result['attention_on_image'].values()} == {(64, 80)}
+    figures = kept_figures(monkeypatch)
+    classes = result['prediction'].pred_sem_seg.data[0]
+    ours.draw(image, tmp_path / 'figure.png', dpi=40)
+    with_classes, over = (np.asarray(axis.images[0].get_array()) for axis in figures[0].axes[:2])
+    np.testing.assert_array_equal((with_classes != over).any(2), (classes > 0).numpy())
+    assert f'{100 * (classes > 0).float().mean():.0f} %' in figures[0].axes[0].get_title()
     cfg.model.test_cfg = dict(mode='slide', crop_size=(32, 32), stride=(16, 16))
     with pytest.raises(ValueError, match="mode='whole'"):
         AttentionInferencer(cfg, pretrained=False)
