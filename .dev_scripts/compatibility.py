@@ -38,6 +38,10 @@ ENVIRONMENTS = {
         '3.11',
         {'torch': '2.14.1', 'onedl-mmengine': '0.10.12', 'onedl-mmcv': '2.3.6', 'onedl-mmpretrain': '1.3.6'},
     ),
+    'export': (
+        '3.11',
+        USUAL | DENSE | dict(onnx='1.23.2', onnxscript='0.7.2', onnxruntime='1.31.1', openvino='2026.4.1'),
+    ),
     'mmcv-compiled': ('3.11', COMPILED | DENSE | dict(torch='2.12.1', mmcv='2.1.0')),
 }
 
@@ -61,7 +65,10 @@ CHECKS = {
     'training': f'{TRAIN} train_cfg.max_epochs=1',
     'resumed': f'{TRAIN} train_cfg.max_epochs=2 --resume',
     'detection, segmentation': f'-m pytest -q -n 0 {DENSE_TESTS}',
+    'export': '-m pytest -q -n 0 tests/test_tools/test_export_onnx.py',
 }
+
+NEEDS = {'detection, segmentation': 'mmdet', 'export': 'onnx'}  # packages without which a check is left out
 
 
 def run(command: str, folder: Path, log: Path, **variables: str) -> str | None:
@@ -101,7 +108,7 @@ def try_environment(name: str, logs: Path) -> dict[str, str]:
                 return dict(installed=failed)
         results = {}
         for check, command in CHECKS.items():
-            if check == 'detection, segmentation' and 'mmdet' not in versions:
+            if NEEDS.get(check, 'torch') not in versions:
                 continue
             started = time.time()
             failed = run(f'{folder}/venv/bin/python -W ignore {command}', clone, log, OMP_NUM_THREADS='1')

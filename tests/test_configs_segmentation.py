@@ -309,5 +309,5 @@ def test_attention_as_on_the_page(nuclei, tmp_path, monkeypatch, capsys):
     (tmp_path / 'nuclei.png').symlink_to(tmp_path / 'dsb2018/img_dir/val/0.png')
     exec(snippet, {})
     printed = capsys.readouterr().out
-    assert 'torch.Size([1, 80, 96])' in printed and 'backbone.stage1.attention1.map (1, 64, 40, 48)' in printed
+    assert 'torch.Size([1, 80, 96])' in printed and 'backbone.stage1.attention1.map (64, 40, 48)' in printed
     assert cv2.imread(str(tmp_path / 'attention.png')).std() > 1

@@ -1,70 +1,115 @@
-"""Export a classifier of this package: ONNX with any batch and size, PyTorch's exported program, INT8.
+"""Export a model to ONNX, to a PyTorch program and to INT8.
 
-python tools/deployment/export_onnx.py CONFIG CHECKPOINT model.onnx                  # logits and every attention map
-python tools/deployment/export_onnx.py CONFIG CHECKPOINT model.onnx --int8 --images 2000     # and model.int8.onnx
-python tools/deployment/export_onnx.py CONFIG CHECKPOINT model.onnx --torch-export   # and model.pt2
+    python tools/deployment/export_onnx.py CONFIG CHECKPOINT model.onnx             # outputs and every attention map
+    python tools/deployment/export_onnx.py CONFIG CHECKPOINT model.onnx --static    # at one batch and size
+    python tools/deployment/export_onnx.py CONFIG CHECKPOINT model.onnx --int8 FOLDER  # and model.int8.onnx
 
-Inputs are images as the data preprocessor gives them: (N, C, H, W), normalised. Everything that is written is run on a
-batch and sizes that were not traced, and held against the model. Needs: pip install onnx onnxruntime onnxscript
+Inputs are images as the data preprocessor gives them: (N, C, H, W), normalised. Outputs are the logits of a classifier
+or segmenter, or the features of a detector's backbone and neck. Every file is compared with the model, at batches and
+sizes that were not traced, before it gets its name. Needs: pip install onnx onnxruntime onnxscript
 """
 
+import os
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.model import BaseModel
+from mmengine.dataset import default_collate, pseudo_collate
+from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
+from mmpretrain.models import BaseClassifier
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.utils.data import DataLoader
 
-from mmresattn.apis import load_classifier
+from mmresattn.apis import load_classifier, read_config
 from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.compat import enable_for
+from mmresattn.datasets.image_files import BrokenImage, find_image_files
 from mmresattn.models.fuse import accelerate, fuse, has_fast_bfloat16
 from mmresattn.models.layers import attention_maps, record_attention
-from mmresattn.utils import input_channels
+from mmresattn.utils import forward_images, input_channels, is_detector
+from mmresattn.visualization import ImagePipeline
 from mmresattn.weights import load_checkpoint
 
 
 class WithMaps(nn.Module):
-    """A classifier that gives its scores and then its attention maps, in the order of ``names``."""
-
-    def __init__(self, model: nn.Module, names: list[str]) -> None:
-        super().__init__()
-        self.model, self.names = model, names
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        if not self.names:
-            return (self.model(images, mode='tensor'),)
-        with record_attention(self.model, self.names) as maps:
-            logits = self.model(images, mode='tensor')
-        return logits, *(maps[name] for name in self.names)
-
-
-def export(model: nn.Module, size: tuple[int, int], file: Path, names: list[str]) -> torch.export.ExportedProgram:
-    """Write an ONNX file whose outputs are ``logits`` and the maps by name; batch, height and width stay open.
+    """What a model computes from images alone, and then its attention maps.
 
     Args:
-        model (nn.Module): A classifier of MMPretrain in evaluation mode, best fused.
-        size (tuple[int, int]): Height and width of the images that are traced.
+        model (nn.Module): A classifier, a segmenter, or a detector, of which backbone and neck run.
+        names (Sequence[str]): The maps to give.
+    """
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, list(names)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        with record_attention(self.model, self.names) if self.names else nullcontext({}) as maps:
+            outputs = forward_images(self.model, images)
+        outputs = [outputs] if isinstance(outputs, Tensor) else outputs
+        return *outputs, *(maps[name] for name in self.names)
+
+    def output_names(self, images: Tensor) -> list[str]:
+        """``logits``, or ``features0`` and so on of a detector; then the names of the maps."""
+        with torch.no_grad():
+            outputs = len(self(images)) - len(self.names)
+        first = [f'features{i}' for i in range(outputs)] if is_detector(self.model) else ['logits']
+        return [*first, *self.names]
+
+
+def export(
+    model: nn.Module, images: Tensor, file: Path, names: Sequence[str], static: bool = False
+) -> torch.export.ExportedProgram:
+    """Write an ONNX file.
+
+    Args:
+        model (nn.Module): A model of OpenMMLab in evaluation mode, best fused.
+        images (Tensor): Images (N, C, H, W) to trace with.
         file (Path): What to write.
-        names (list[str]): Attention maps to give.
+        names (Sequence[str]): Attention maps to give.
+        static (bool): Whether batch, height and width are those of the images instead of open. Defaults to False.
 
     Returns:
         torch.export.ExportedProgram: What the file was made from.
+
+    Raises:
+        RuntimeError: If PyTorch cannot export the model with open sizes.
     """
-    images = torch.randn(2, input_channels(model), *size)
-    shapes = {'images': {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
-    with torch.no_grad():
-        program = torch.export.export(WithMaps(model, names), (images,), dynamic_shapes=shapes, strict=False)
-        onnx_program = torch.onnx.export(
-            program, input_names=['images'], output_names=['logits', *names], dynamo=True, verbose=False
-        )
+    module = WithMaps(model, names)
+    shapes = None if static else {'images': {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
+    try:
+        with torch.no_grad():
+            program = torch.export.export(module, (images,), dynamic_shapes=shapes, strict=False)
+            onnx_program = torch.onnx.export(
+                program, input_names=['images'], output_names=module.output_names(images), dynamo=True, verbose=False
+            )
+    except Exception as error:  # torch.export has many
+        if static:
+            raise
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise RuntimeError(
+            f'This {type(model).__name__} cannot be exported with open batch, height and width: {reason} Export it at '
+            f'one size: --static --size {images.shape[2]} {images.shape[3]}.'
+        ) from error
     onnx_program.save(str(file))
     return program
+
+
+@contextmanager
+def finished(file: Path) -> Iterator[Path]:
+    """A temporary path, whose file gets its own name at the end of the block, if there was no error."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        yield Path(folder, file.name)
+        for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == file.name):  # weights of >2 GB first
+            os.replace(part, file.with_name(part.name))
 
 
 def runtime(file: Path, threads: int):
@@ -75,26 +120,80 @@ def runtime(file: Path, threads: int):
     return onnxruntime.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
 
 
-def check(file: Path, model: nn.Module, names: list[str], size: tuple[int, int], tolerance: float = 1e-3) -> float:
-    """Largest difference of ONNX Runtime from the model, as a share of its largest value, on what was not traced.
+def untraced(images: Tensor, static: bool = False) -> list[Tensor]:
+    """Random images to compare on: of other batches and sizes, unless the sizes are fixed."""
+    batch, channels, height, width = images.shape
+    shapes = [(batch, height, width)] if static else [(1, height, width), (3, height + 32, width + 7)]
+    return [torch.randn(n, channels, h, w) for n, h, w in shapes]
+
+
+def compare(
+    run: Callable[[Tensor], Sequence], model: nn.Module, names: Sequence[str], batches: Sequence[Tensor],
+    tolerance: float = 1e-3,
+) -> float:  # fmt: skip
+    """Largest difference from the model, relative to the largest value of each output.
+
+    Args:
+        run (Callable): What was exported: from images to a sequence of tensors or arrays.
+        model (nn.Module): The model.
+        names (Sequence[str]): The maps among the outputs.
+        batches (Sequence[Tensor]): Images to run on.
+        tolerance (float): Largest relative difference that is accepted. Defaults to 1e-3.
 
     Raises:
-        RuntimeError: If it is larger than ``tolerance``.
+        RuntimeError: If there is a larger one, or a shape differs.
     """
-    run, worst = runtime(file, torch.get_num_threads()), 0.0
-    for batch, height, width in [(1, *size), (3, size[0] + 32, size[1] + 7)]:
-        images = torch.randn(batch, input_channels(model), height, width)
+    worst, module = 0.0, WithMaps(model, names)
+    for images in batches:
         with torch.no_grad():
-            expected = WithMaps(model, names)(images)
-        for name, a, b in zip(['logits', *names], run.run(None, {'images': images.cpu().numpy()}), expected):
-            difference = float((torch.from_numpy(a) - b).abs().max() / b.abs().max())
-            worst = max(worst, difference)
-            if difference > tolerance or a.shape != tuple(b.shape):
+            expected = module(images)
+        for name, found, value in zip(module.output_names(images), run(images), expected, strict=True):
+            found = torch.as_tensor(found)
+            same = found.shape == value.shape
+            scale = float(value.abs().max().clamp(min=torch.finfo(value.dtype).tiny))
+            difference = float((found - value).abs().max()) / scale if same else float('inf')
+            if not difference <= tolerance:  # NaN as well
                 raise RuntimeError(
-                    f'{file}: {name} of {batch} images of {height}x{width} differs from the model by {difference:.2g} '
-                    f'of its largest value (shape {a.shape}, expected {tuple(b.shape)}).'
+                    f'What was exported differs from the model: {name} of images {tuple(images.shape)} by '
+                    f'{difference:.2g} of its largest value (shape {tuple(found.shape)}, expected '
+                    f'{tuple(value.shape)}). No file was written.'
                 )
+            worst = max(worst, difference)
     return worst
+
+
+def onnx_call(file: Path) -> Callable[[Tensor], list[np.ndarray]]:
+    """An ONNX file as a function of images."""
+    run = runtime(file, torch.get_num_threads())
+    return lambda images: run.run(None, {'images': images.cpu().numpy()})
+
+
+def folder_batches(model: BaseModel, pipeline: ImagePipeline, folder: str, count: int) -> list[np.ndarray]:
+    """Images of a folder, drawn at random, as the preprocessor gives them: batches of one.
+
+    Args:
+        model (BaseModel): The model.
+        pipeline (ImagePipeline): Of its config.
+        folder (str): The folder, with subfolders.
+        count (int): How many images, at most.
+
+    Raises:
+        ValueError: If none of them can be read.
+    """
+    files = [str(file) for file in find_image_files(folder)]
+    drawn = np.random.default_rng(0).permutation(len(files))[:count]
+    collate = default_collate if isinstance(model, BaseClassifier) else pseudo_collate
+    found = []
+    for index in sorted(drawn.tolist()):
+        try:
+            packed = pipeline(files[index]).packed
+        except BrokenImage as error:
+            print(f'skipped: {error}')
+            continue
+        found.append(model.data_preprocessor(collate([packed]), False)['inputs'].cpu().numpy())
+    if not found:
+        raise ValueError(f'{folder} has no image that can be read: INT8 needs some to choose its ranges.')
+    return found
 
 
 def batches(model: BaseModel, loader: DataLoader) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -178,34 +277,54 @@ def openvino_calls(file: Path, images: Tensor) -> dict:
     return calls
 
 
-def build_model(config: str, checkpoint: str | None, options: dict) -> BaseModel:
+def read(config: str, options: dict) -> Config:
+    """A config. Where the folder is missing from which it reads the classes, those that are written in it stay."""
+    try:
+        return read_config(config, options)
+    except FileNotFoundError:
+        cfg = Config.fromfile(config)
+        cfg.merge_from_dict(options)
+        enable_for(cfg)
+        return cfg
+
+
+def build_model(cfg: Config, checkpoint: str | None) -> BaseModel:
     """The model of a config in evaluation mode, for which no data is needed."""
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(options)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
         model = MODELS.build(cfg.model)
     if checkpoint is None:
         model.init_weights()
     else:
-        load_checkpoint(model, checkpoint)
-    return model.eval()
+        model._trained_for = load_checkpoint(model, checkpoint).get('mmresattn') or {}
+    return revert_sync_batchnorm(model).eval()
 
 
-def main(argv=None):
-    parser = ArgumentParser(description='Export a classifier to ONNX, to a PyTorch program and to INT8.')
-    parser.add_argument('config', help='config file of a classifier')
+def agreement(runs: dict, images: list[np.ndarray]) -> float:
+    """Share of images for which INT8 and float32 give the same class (of segmenters: of pixels), in percent."""
+    first, second = ([run.run(None, {'images': batch})[0].argmax(1) for batch in images] for run in runs.values())
+    return 100 * float(np.mean([np.mean(a == b) for a, b in zip(first, second)]))
+
+
+def parse_args(argv=None):
+    parser = ArgumentParser(description='Export a model to ONNX, to a PyTorch program and to INT8.')
+    parser.add_argument('config', help='config file of a classifier, segmenter or detector')
     parser.add_argument('checkpoint', help="checkpoint file, or 'none' for random weights")
     parser.add_argument('out', type=Path, help='ONNX file to write')
     parser.add_argument('--size', type=int, nargs=2, default=[224, 224], metavar=('H', 'W'), help='size that is traced')
+    parser.add_argument(
+        '--static', action='store_true', help='fix height and width to --size, and the batch to --batch'
+    )
+    parser.add_argument('--batch', type=int, default=1, help='batch of --static')
     parser.add_argument('--maps', nargs='*', help='attention maps to give; default: all')
     parser.add_argument('--torch-export', action='store_true', help='write the exported program too (.pt2)')
-    parser.add_argument('--int8', action='store_true', help='write a quantised file too (.int8.onnx)')
     parser.add_argument(
-        '--calibration',
-        type=int,
-        default=256,
-        help='training images that set the ranges of INT8; 0: noise, for its speed alone',
+        '--int8', nargs='?', const='', metavar='FOLDER',
+        help='write a quantised file too (.int8.onnx), whose ranges come from images of the folder, or of the training '
+             'set if none is given',
+    )  # fmt: skip
+    parser.add_argument(
+        '--calibration', type=int, default=256, help='images that set the ranges of INT8; 0: noise, for its speed alone'
     )
     parser.add_argument('--images', type=int, help='measure the accuracy on so many test images')
     parser.add_argument(
@@ -213,6 +332,13 @@ def main(argv=None):
     )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='settings of the config: key=value')
     args = parser.parse_args(argv)
+    if args.static and (args.images or args.speed not in (None, args.batch)):
+        parser.error('--static fixes the batch: --speed takes the same batch, and --images needs an open one.')
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -222,31 +348,55 @@ def main(argv=None):
 
     checkpoint = None if args.checkpoint == 'none' else args.checkpoint
     options = args.cfg_options or {}
+    cfg = read(args.config, options)
+    if cfg.get('default_scope') in ('mmdet', 'mmseg') and (args.images or args.speed or args.int8 == ''):
+        raise ValueError(
+            '--images, --speed and --int8 without a folder are for classifiers; a detector or segmenter takes '
+            '--int8 FOLDER.'
+        )
     data, calibration = [], []
     if args.images:
         model, loader = load_classifier(args.config, checkpoint, options, args.images)
         data = list(batches(model.cpu(), loader))
-    if args.int8 and args.calibration:
+    if args.int8 == '' and args.calibration:
         model, loader = load_classifier(args.config, checkpoint, options, args.calibration, split='train')
         calibration = [image[None] for images, _ in batches(model.cpu(), loader) for image in images]
-    if not (args.images or args.int8 and args.calibration):
-        model = build_model(args.config, checkpoint, options)
-    if args.int8 and not args.calibration:
-        shape = (1, input_channels(model), *args.size)
+    if not data and not calibration:
+        model = build_model(cfg, checkpoint)
+    size = tuple(args.size)
+    if args.int8 and args.calibration:
+        pipeline = ImagePipeline(cfg, getattr(model, '_trained_for', {}).get('input_size'))
+        calibration = folder_batches(model, pipeline, args.int8, args.calibration)
+    if args.int8 is not None and not args.calibration:
+        shape = (1, input_channels(model), *size)
         calibration = [np.random.default_rng(0).standard_normal(shape, 'float32')]
     names = list(attention_maps(model)) if args.maps is None else args.maps
-    fused = fuse(model, mode='tensor')
-    size = tuple(args.size)
-    program = export(fused, size, args.out, names)
-    print(f'{args.out}: differs from the model by at most {check(args.out, model, names, size):.2g}')
+    images = torch.randn(args.batch if args.static else 2, input_channels(model), *size)
+    if is_detector(model):
+        print('Backbone and neck of the detector are exported. Its heads and the suppression of boxes need MMDeploy.')
+    others = untraced(images, args.static)
+    with finished(args.out) as file:
+        program = export(fuse(model, images), images, file, names, args.static)
+        worst = compare(onnx_call(file), model, names, others)
+    print(f'{args.out}: differs from the model by at most {worst:.2g}')
     if args.torch_export:
-        torch.export.save(program, args.out.with_suffix('.pt2'))
-        print(f'{args.out.with_suffix(".pt2")}: written')
+        target = args.out.with_suffix('.pt2')
+        with finished(target) as file:
+            torch.export.save(program, file)
+            worst = compare(torch.export.load(file).module(), model, names, others)
+        print(f'{target}: differs from the model by at most {worst:.2g}')
     runs = {'onnx': runtime(args.out, torch.get_num_threads())}
-    if args.int8:
+    if args.int8 is not None:
         int8 = args.out.with_suffix('.int8.onnx')
-        quantise(args.out, int8, calibration)
+        with finished(int8) as file:
+            quantise(args.out, file, calibration)
+            runtime(file, 1)
         runs['int8'] = runtime(int8, torch.get_num_threads())
+        sizes = [f'{path.stat().st_size / 2**20:.3g} MiB' for path in (int8, args.out)]
+        print(f'{int8}: {sizes[0]}, in float32 {sizes[1]}')
+        if args.calibration and not is_detector(model):
+            share = agreement(runs, calibration)
+            print(f'int8: the class of float32 in {share:.2f} % of {len(calibration)} images of the calibration')
     if args.images:
         for name, run in runs.items():
             print(f'{name}: {accuracy(run, data):.2f} % of {sum(len(labels) for _, labels in data)} images')

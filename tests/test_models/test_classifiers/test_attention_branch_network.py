@@ -314,30 +314,6 @@ def test_compiled_with_and_without_an_edit():
             assert not torch.allclose(compiled(x), unedited)
 
 
-def test_onnx_with_its_map(tmp_path):
-    """Any batch and, in onnxruntime, the same scores and map."""
-    onnxruntime = pytest.importorskip('onnxruntime')
-    model = liven(build(RESNET)).float()
-
-    class WithMap(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = model
-
-        def forward(self, x):
-            feats = self.model.extract_feat(x)
-            return self.model.head(feats), feats[2]
-
-    x = images(3, 64).float()
-    path = str(tmp_path / 'abn.onnx')
-    torch.onnx.export(WithMap(), (x[:2],), path, dynamo=True, dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-    with torch.no_grad():
-        expected = WithMap()(x)
-    session = onnxruntime.InferenceSession(path)
-    for got, value in zip(session.run(None, {session.get_inputs()[0].name: x.numpy()}), expected):
-        torch.testing.assert_close(torch.from_numpy(got), value, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize('soft', [False, True])
 def test_the_loss_is_the_sum_of_both_cross_entropies(soft):
     options = dict(loss=dict(type='CrossEntropyLoss', use_soft=True)) if soft else dict(cal_acc=True, topk=(1, 2))
