@@ -12,7 +12,7 @@ from mmresattn.apis import USES, build_runner, training_config
 from mmresattn.apis.corrections import continued
 from mmresattn.datasets import Corrections
 from mmresattn.datasets.correction_log import CorrectionLog
-from mmresattn.models.layers import edit_attention, record_attention
+from mmresattn.models.layers import attention_maps, edit_attention, record_attention
 
 SIDE, SQUARE = 32, 8
 BACKBONE = dict(type='CIFARResNet', depth=8, base_channels=8)
@@ -232,3 +232,12 @@ def test_mistakes_are_named_before_work_is_lost(photos, trained, tmp_path, chang
         now = training_config(cfg, checkpoint, photos / args['corrections'], args['use'])
         now.work_dir = str(tmp_path)
         train(now)
+
+
+def test_a_gate_around_an_attention_branch_network_is_initialised():
+    branched = dict(
+        type='AttentionBranchNetwork', backbone=BACKBONE, head=dict(type='AttentionBranchHead', num_classes=2)
+    )
+    gated = MODELS.build(dict(type='GatedClassifier', classifier=branched))
+    gated.init_weights()
+    assert list(attention_maps(gated)) == ['classifier.neck.map', 'shown']

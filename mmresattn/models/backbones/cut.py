@@ -217,13 +217,14 @@ def cut_backbone(backbone: nn.Module, before: str | None = None) -> LastStage:
 @contextmanager
 def rejoined(backbone: nn.Module, stage: LastStage) -> Iterator[None]:
     """In this context a backbone has its last stage back, for what concerns the backbone as a whole."""
+    places = {name: backbone.get_submodule(name) for name in stage.names}
     for name in stage.names:
         _put(backbone, name, stage.get_submodule(name))
     try:
         yield
     finally:
-        for name in stage.names:
-            _put(backbone, name, nn.Identity())
+        for name, place in places.items():  # the same as before, as a classifier around may initialise them all
+            _put(backbone, name, place)
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:
