@@ -13,6 +13,11 @@ A rule stands in for the person:
   rule: attend to where the network itself, told the right class, finds it (Grad-CAM).
 
     python tools/correct_and_train.py digits --seeds 0 1 2
+
+With ``photos`` a network with weights from ImageNet learns a shortcut on photographs, $MMRESATTN_DATA/clothing, and is
+corrected with each use of docs/corrections.md:
+
+    python tools/correct_and_train.py photos --seeds 0 1 2
 """
 
 import json
@@ -37,6 +42,7 @@ from mmresattn.visualization import class_activation_maps
 
 CONFIG = Path(__file__).parent.parent / 'configs/abn/abn-resnet20-edited_cifar100.py'
 SETS = ('train', 'edit', 'test')
+MARKERS, PHOTO_USES = ('square', 'disc', 'frame'), ('augment', 'gradient_penalty', 'gate')
 ARMS = {'before': 'before', 'control': 'trained on without maps', 'corrected': 'trained on with corrected maps'}
 
 
@@ -200,11 +206,22 @@ def prepare(example: Example, data: Path) -> None:
 
 def main(argv=None) -> None:
     parser = ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('example', choices=EXAMPLES)
+    parser.add_argument('example', choices=[*EXAMPLES, 'photos'])
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--map-loss-weight', type=float, default=1.0, help='gamma of the loss of the maps')
     parser.add_argument('--work-dir', default='work_dirs/correct_and_train', help='a seed that is done is read from it')
+    photos = parser.add_argument_group('photos')
+    photos.add_argument('--markers', nargs='+', choices=MARKERS, default=MARKERS)
+    photos.add_argument('--uses', nargs='+', choices=PHOTO_USES, default=PHOTO_USES)
+    photos.add_argument('--counts', type=int, nargs='+', default=[10, 20, 50, 100, 200], help='corrected photographs')
+    photos.add_argument('--json', type=Path, help='write what the tables are made from')
     args = parser.parse_args(argv)
+    if args.example == 'photos':
+        import correct_photos  # beside this file
+
+        work_dir = Path(args.work_dir, 'photos').resolve()
+        correct_photos.run(work_dir, args.markers, args.uses, args.seeds, args.counts, args.json)
+        return
 
     example = EXAMPLES[args.example]
     work_dir = Path(args.work_dir, args.example).resolve()

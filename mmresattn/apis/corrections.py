@@ -61,7 +61,7 @@ def training_config(
         layer = 'neck.map'
         model.head.setdefault('map_loss', dict(type='AttentionMapLoss', loss_weight=1.0))
     elif use == 'gate':
-        cfg.model = dict(type='GatedClassifier', classifier=_inner(model))
+        cfg.model = dict(type='GatedClassifier', classifier=_inner(model), masker=dict(type='ErasedAreaMasker'))
         cfg.setdefault('custom_hooks', []).append(dict(type='GateHook', corrections=folder))
     elif use == 'gradient_penalty':
         cfg.model = dict(type='RightReasonsClassifier', classifier=_inner(model))

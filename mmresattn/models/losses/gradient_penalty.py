@@ -18,10 +18,11 @@ class GradientPenalty(nn.Module):
     not depend on the size of the batch.
 
     Args:
-        loss_weight (float): Weight, at least 0. Defaults to 1.0.
+        loss_weight (float): Weight, at least 0. With a fifth of a batch corrected, 10 makes the penalty as large as the
+            classification loss at the last downsampling of a fine-tuned EfficientNet-Lite0. Defaults to 10.0.
     """
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
+    def __init__(self, loss_weight: float = 10.0) -> None:
         super().__init__()
         if loss_weight < 0:
             raise ValueError(f'loss_weight must be at least 0, got {loss_weight}.')

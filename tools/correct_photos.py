@@ -1,0 +1,428 @@
+"""Do corrections change what a network relies on? Photographs with a marker whose colour gives the class away.
+
+python tools/correct_and_train.py photos
+"""
+
+import json
+import os
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from mmresattn.apis import build_runner, latest_checkpoint, training_config
+from mmresattn.apis.corrections import continued
+from mmresattn.datasets.corrections import MANIFEST
+from mmresattn.datasets.image_files import find_image_files
+from mmresattn.models.layers import record_attention
+from mmresattn.weights import load_checkpoint, load_weights, read_checkpoint, write_whole
+
+ROOT = Path(__file__).parent.parent
+SIZE = 128  # pixels of a side
+TIED = 0.95  # share of the training photographs whose marker has the colour of their class
+EPOCHS, MORE_EPOCHS = 3, 1
+COLOURS = np.uint8(
+    [
+        [230, 25, 75], [60, 180, 75], [255, 225, 25], [0, 130, 200], [245, 130, 48],
+        [145, 30, 180], [70, 240, 240], [240, 50, 230], [210, 245, 60], [170, 110, 40],
+    ]
+)[:, ::-1]  # fmt: skip
+# Modules before the last downsampling, which keep the weights from ImageNet.
+EXTRACTOR = [f'backbone.timm_model.{name}' for name in ('conv_stem', 'bn1', *(f'blocks.{i}' for i in range(5)))]
+
+
+def square(rng: np.random.Generator) -> tuple[np.ndarray, list[dict]]:
+    """A square of 22 pixels, 2 pixels from a corner; a click of a brush that covers it."""
+    y, x = (2 + (SIZE - 26) * rng.integers(0, 2, 2)).tolist()
+    mask = np.zeros((SIZE, SIZE), np.float32)
+    mask[y : y + 22, x : x + 22] = 1
+    return mask, [stroke([[x + 11, y + 11]], 32)]
+
+
+def disc(rng: np.random.Generator) -> tuple[np.ndarray, list[dict]]:
+    """A half-transparent disc of 32 pixels over the middle of the photograph; a click of a brush of that size."""
+    y, x = rng.integers(44, 84, 2).tolist()
+    rows, columns = np.ogrid[:SIZE, :SIZE]
+    mask = np.float32((rows - y) ** 2 + (columns - x) ** 2 <= 16**2)
+    return mask / 2, [stroke([[x + 0.5, y + 0.5]], 33)]
+
+
+def frame(rng: np.random.Generator) -> tuple[np.ndarray, list[dict]]:
+    """A frame of 10 pixels; a line around with a brush of 20, half of which falls outside."""
+    mask = np.ones((SIZE, SIZE), np.float32)
+    mask[10:-10, 10:-10] = 0
+    return mask, [stroke([[0, 0], [SIZE, 0], [SIZE, SIZE], [0, SIZE], [0, 0]], 21)]
+
+
+MARKERS = {'square': square, 'disc': disc, 'frame': frame}
+SETS = dict(
+    square='square in a corner',
+    disc='half-transparent disc over the garment',
+    frame='frame',
+    clean='no marker',
+)
+
+
+def stroke(points: list, size: float) -> dict:
+    """What the editor saves of a stroke that erases; points (x, y) and size in pixels."""
+    return dict(points=[[x / SIZE, y / SIZE] for x, y in points], size=size / SIZE, value=0, strength=1)
+
+
+def draw_marker(photo: np.ndarray, opacity: np.ndarray, colour: int) -> np.ndarray:
+    opacity = opacity[..., None]
+    return np.rint(photo * (1 - opacity) + opacity * COLOURS[colour]).astype(np.uint8)
+
+
+def prepare(folder: Path, write_photos: Callable[[Path], None]) -> None:
+    """Write photographs to a folder, all or none; nothing if it is there."""
+    if folder.exists():
+        return
+    unfinished = folder.with_name(f'{folder.name}.unfinished')
+    shutil.rmtree(unfinished, ignore_errors=True)
+    write_photos(unfinished)
+    unfinished.rename(folder)
+
+
+def write_clean(source: Path, folder: Path) -> None:
+    """The photographs as squares of 128 pixels."""
+    files = find_image_files(source)
+    if not files:
+        raise FileNotFoundError(f'There are no photographs {source}/{{train,val,test}}/<class>/*: set MMRESATTN_DATA.')
+    for file in files:
+        photo = cv2.resize(cv2.imread(str(file)), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        write(folder / file.relative_to(source).with_suffix('.png'), photo)
+
+
+def write_marked(clean: Path, marker: str, seed: int, folder: Path) -> None:
+    """The same with a marker, whose colour is tied to the class in train and drawn in val and test; and its strokes."""
+    rng = np.random.default_rng(seed)
+    classes = sorted(path.name for path in (clean / 'train').iterdir())
+    strokes = {}
+    for file in sorted(clean.glob('*/*/*')):
+        photo, label = cv2.imread(str(file)), classes.index(file.parent.name)
+        split, name = file.parts[-3], '/'.join(file.parts[-2:])
+        opacity, drawn = MARKERS[marker](rng)
+        tied = split == 'train' and rng.random() < TIED
+        write(folder / split / name, draw_marker(photo, opacity, label if tied else int(rng.integers(len(classes)))))
+        if split == 'train':
+            strokes[name] = drawn
+    (folder / 'strokes.json').write_text(json.dumps(strokes))
+
+
+def write(path: Path, photo: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), photo, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+
+
+def configure(photos: Path, epochs: int = EPOCHS) -> Config:
+    """A config of configs/photos/ with a frozen extractor and without crops, which would cut the marker off."""
+    cfg = Config.fromfile(ROOT / 'configs/photos/plain_efficientnet-lite0.py')
+    read, pack = dict(type='KeepInMemory', transforms=[dict(type='LoadCheckedImage')]), dict(type='PackInputs')
+    flip = dict(type='RandomFlip', prob=0.5, direction='horizontal')
+    pipelines = dict(train=[dict(type='ReplaySeed'), read, flip, pack], val=[read, pack], test=[read, pack])
+    for name, pipeline in pipelines.items():
+        cfg[f'{name}_dataloader'].dataset.update(data_root=str(photos), pipeline=pipeline)
+    cfg.param_scheduler[1].update(T_max=epochs - 1, end=epochs)
+    cfg.train_cfg.update(max_epochs=epochs)
+    cfg.custom_hooks.append(dict(type='FrozenModulesHook', modules=EXTRACTOR))
+    cfg.launcher = 'none'
+    return cfg
+
+
+def train(cfg: Config, work_dir: Path, seed: int) -> BaseModel:
+    """Train without validation. A training that was stopped goes on; of one that is done, the network is loaded."""
+    cfg.work_dir = str(work_dir)
+    cfg.experiment_name = f'{work_dir.parent.name}_{work_dir.name}_{time.time_ns()}'
+    cfg.randomness = dict(seed=seed)
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.default_hooks.checkpoint.update(interval=cfg.train_cfg.max_epochs, max_keep_ckpts=1)
+    cfg.log_level = 'WARNING'
+    checkpoint = work_dir / f'epoch_{cfg.train_cfg.max_epochs}.pth'
+    if checkpoint.exists():
+        model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor, '_scope_': 'mmpretrain'})
+        load_checkpoint(model, checkpoint)
+        return model.eval()
+    if latest_checkpoint(str(work_dir)):
+        cfg.resume, cfg.load_from = True, None
+    runner = build_runner(cfg, ['train_dataloader'])
+    runner.train()
+    return runner.model.eval()
+
+
+def write_corrections(folder: Path, photos: Path, count: int, seed: int, wrong_place: bool = False) -> Path:
+    """What a person paints who knows the marker, over photographs drawn from the training set."""
+    strokes = json.loads((photos / 'strokes.json').read_text())
+    rng = np.random.default_rng([seed, 1])
+    names = rng.permutation(sorted(strokes))[:count].tolist()
+    if wrong_place:  # that of the marker in another photograph
+        places = [value for value in strokes.values()]
+        for name in names:
+            while strokes[name] == (place := places[rng.integers(len(places))]):
+                pass
+            strokes[name] = place
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(dict(image=name, strokes=strokes[name])) + '\n' for name in names]
+    (folder / MANIFEST).write_text(''.join(lines))
+    return folder
+
+
+@torch.no_grad()
+def look(model: BaseModel, folder: Path, clean: Path, before: BaseModel | None = None) -> dict[str, list]:
+    """Answers on the photographs of a folder, and what a gate shows.
+
+    Args:
+        model (BaseModel): The network.
+        folder (Path): Photographs.
+        clean (Path): The same photographs without a marker.
+        before (BaseModel, optional): Of a gate, its classifier before it was trained behind the gate.
+
+    Returns:
+        dict: For each photograph, in order, ``right``: whether the answer is right. For a gate also ``at_once``: the
+        same of ``before`` behind the gate; ``rest``: how much of the photograph is visible, in per cent, apart from
+        the marker; and where there is a marker, ``marker``: how much of it is visible.
+    """
+    files = sorted(folder.glob('*/*'))
+    classes = sorted(path.name for path in folder.iterdir())
+    found = defaultdict(list)
+    for start in range(0, len(files), 64):
+        part = files[start : start + 64]
+        labels = torch.tensor([classes.index(file.parent.name) for file in part])
+        inputs = read(model, part)
+        if before is None:
+            found['right'] += (model(inputs).argmax(1) == labels).tolist()
+            continue
+        marker = (inputs != read(model, [clean / file.parent.name / file.name for file in part])).any(1, keepdim=True)
+        with record_attention(model, ['shown']) as maps:
+            gated = model.prepare(inputs)
+            shown = maps['shown']
+        found['right'] += (model.classifier(gated).argmax(1) == labels).tolist()
+        found['at_once'] += (before(gated).argmax(1) == labels).tolist()
+        found['rest'] += percent(shown, ~marker)
+        if marker.any():
+            found['marker'] += percent(shown, marker)
+    return dict(found)
+
+
+def read(model: BaseModel, files: list[Path]) -> Tensor:
+    """Photographs (N, 3, H, W) as a network gets them."""
+    inputs = [torch.from_numpy(cv2.imread(str(file))).permute(2, 0, 1) for file in files]
+    return model.data_preprocessor(dict(inputs=inputs))['inputs']
+
+
+def percent(shown: Tensor, area: Tensor) -> list[float]:
+    """Mean of a map (N, 1, H, W) in an area of each photograph, in per cent."""
+    return (100 * (shown * area).sum((1, 2, 3)) / area.sum((1, 2, 3))).round(decimals=2).tolist()
+
+
+def without_marker(cfg: Config, photos: Path, gate: Path, work_dir: Path) -> Config:
+    """The config of a training on photographs without a marker, behind a gate that has learnt one."""
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook['type'] != 'GateHook']
+    cfg.train_dataloader.dataset = configure(photos).train_dataloader.dataset
+    gated = read_checkpoint(gate / f'epoch_{MORE_EPOCHS}.pth')['state_dict']
+    state = {f'classifier.{key}': value for key, value in read_checkpoint(cfg.load_from)['state_dict'].items()}
+    state |= {key: value for key, value in gated.items() if key.startswith('masker.')}
+    work_dir.mkdir(parents=True, exist_ok=True)
+    cfg.load_from = str(work_dir / 'start.pth')
+    torch.save(dict(state_dict=state, meta={}), cfg.load_from)
+    return cfg
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and what is measured after it.
+
+    Attributes:
+        marker (str): A key of ``MARKERS``, or ``'clean'``: photographs without a marker.
+        seed (int): Of marker, training and corrected photographs.
+        use (str): ``'before'``, ``'nothing'``, or a key of ``USES``.
+        count (int): Number of corrected photographs.
+        wrong_place (bool): Whether they were corrected at a wrong place.
+    """
+
+    marker: str
+    seed: int
+    use: str
+    count: int = 100
+    wrong_place: bool = False
+
+    @property
+    def name(self) -> str:
+        corrected = '' if self.use in ('before', 'nothing') else f'_{self.count}{"_wrong" * self.wrong_place}'
+        return f'{self.marker}_{self.seed}/{self.use}{corrected}'
+
+
+def measure(run: Run, work: Path) -> dict:
+    """Train and measure, or read what was measured before."""
+    done = work / 'results' / f'{run.name}.json'
+    if done.exists():
+        return json.loads(done.read_text())
+    # Without a marker the gate is that of the square: a person had corrected photographs, and then there are others.
+    marked = work / 'photos' / f'{"square" if run.marker == "clean" else run.marker}_{run.seed}'
+    clean = work / 'photos/clean'
+    photos = clean if run.marker == 'clean' else marked
+    start = time.process_time()
+    before = work / 'runs' / f'{run.marker}_{run.seed}' / 'before'
+    checkpoint = before / f'epoch_{EPOCHS}.pth'
+    if run.use == 'before':
+        model = train(configure(photos), before, run.seed)
+    elif run.use == 'nothing':
+        model = train(continued(configure(photos), checkpoint, MORE_EPOCHS), work / 'runs' / run.name, run.seed)
+    else:
+        folder = write_corrections(work / 'corrections' / run.name, marked, run.count, run.seed, run.wrong_place)
+        cfg = training_config(configure(marked), checkpoint, folder, run.use, MORE_EPOCHS)
+        if run.marker == 'clean':
+            cfg = without_marker(cfg, photos, work / 'runs' / f'square_{run.seed}/gate_100', work / 'runs' / run.name)
+        model = train(cfg, work / 'runs' / run.name, run.seed)
+    seconds = time.process_time() - start
+    sets = dict(val=(photos, 'val'), test=(photos, 'test'))
+    if run.marker != 'clean' and run.use in ('nothing', 'gate'):
+        sets |= dict(clean_val=(clean, 'val'), clean_test=(clean, 'test'))
+    inner = None
+    if run.use == 'gate':
+        inner = deepcopy(model.classifier)
+        load_weights(inner, read_checkpoint(checkpoint), str(checkpoint))
+    seen = {name: look(model, root / split, clean / split, inner) for name, (root, split) in sets.items()}
+    for found in seen.values():
+        found.update({key: ''.join(map(str, map(int, found[key]))) for key in ('right', 'at_once') if key in found})
+    result = dict(vars(run), seconds=round(seconds), seen=seen)
+    done.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(done, json.dumps(result).encode())
+    return result
+
+
+def plan(markers: Sequence[str], uses: Sequence[str], seeds: Sequence[int], counts: Sequence[int]) -> list[Run]:
+    """All trainings, those first without which others cannot be."""
+    runs = []
+    for seed in seeds:
+        for marker in markers:
+            runs += [Run(marker, seed, use) for use in ('before', 'nothing')]
+            runs += [Run(marker, seed, use, count) for use in uses for count in (counts if use == 'gate' else (100,))]
+        if 'square' in markers and 'gate' in uses:
+            runs += [Run('square', seed, 'gate', wrong_place=True)]
+            runs += [Run('clean', seed, use) for use in ('before', 'nothing', 'gate')]
+    return sorted(set(runs), key=lambda run: (run.seed, runs.index(run)))
+
+
+def summary(results: list[dict]) -> list[dict]:
+    """Means over seeds of what was measured, in per cent, and the gain over "nothing".
+
+    The standard error of a gain over several seeds is that of their mean; over one it is that of the differences
+    between the photographs.
+    """
+    nothing = {(r['marker'], r['seed']): r for r in results if r['use'] == 'nothing'}
+    groups = defaultdict(list)
+    for result in results:
+        groups[tuple(result[key] for key in ('marker', 'use', 'count', 'wrong_place'))].append(result)
+    rows = []
+    for (marker, use, count, wrong_place), group in groups.items():
+        row = dict(marker=marker, use=use, count=count, wrong_place=wrong_place, seeds=len(group))
+        for split in group[0]['seen']:
+            for key in group[0]['seen'][split]:
+                row[f'{split} {key}'] = float(np.mean([np.mean(values(r, split, key)) for r in group]))
+                if key == 'marker':
+                    in_sight = [100 * np.mean(values(r, split, key) > 20) for r in group]
+                    row[f'{split} marker in sight'] = float(np.mean(in_sight))
+            for key in {'right', 'at_once'} & set(group[0]['seen'][split]):
+                pairs = [(r, nothing[marker, r['seed']]) for r in group if (marker, r['seed']) in nothing]
+                gains = [values(r, split, key) - values(other, split, 'right') for r, other in pairs]
+                means = [gain.mean() for gain in gains]
+                spread = means if len(means) > 1 else gains[0] if gains else []
+                if len(spread):
+                    row[f'{split} {key} gain'] = float(np.mean(means))
+                    row[f'{split} {key} error'] = float(np.std(spread, ddof=1) / len(spread) ** 0.5)
+        rows.append(row)
+    return rows
+
+
+def values(result: dict, split: str, key: str) -> np.ndarray:
+    """What was measured on each photograph, in per cent; answers are kept as a string of 0 and 1."""
+    found = result['seen'][split][key]
+    return 100 * np.array([*found], float) if isinstance(found, str) else np.array(found)
+
+
+NAMES = dict(
+    before='before',
+    nothing='"nothing": trained on without corrections',
+    augment='`augment`',
+    gradient_penalty='`gradient_penalty`',
+    map_loss='`map_loss`',
+    gate='`gate`',
+)
+
+
+def tables(results: list[dict]) -> str:
+    """The tables of docs/corrections.md, in Markdown."""
+    orders = (('marker', list(SETS)), ('use', list(NAMES)))
+    rows = summary(results)
+    rows.sort(key=lambda row: (*(order.index(row[key]) for key, order in orders), row['count'], row['wrong_place']))
+
+    def gain(row: dict, key: str = 'test right') -> str:
+        known = row['use'] != 'nothing' and f'{key} gain' in row
+        return f'{row[f"{key} gain"]:+.1f} ± {row[f"{key} error"]:.1f}' if known else ''
+
+    accuracy, gates, curve = [], [], []
+    for row in rows:
+        photos, training, gate = SETS[row['marker']], NAMES[row['use']], row['use'] == 'gate'
+        training += ', corrected at a wrong place' * row['wrong_place']
+        if gate and row['marker'] == 'square' and not row['wrong_place']:
+            curve.append([row['count'], gain(row)])
+        if row['count'] != 100:
+            continue
+        if gate and not row['wrong_place']:
+            once = f'{row["test at_once"]:.1f}'
+            accuracy.append([photos, f'{training}, not trained on', row['seeds'], once, gain(row, 'test at_once')])
+            if 'test marker' in row:
+                seen = [f'{row[f"test {key}"]:.1f}' for key in ('marker', 'marker in sight', 'rest')]
+                gates.append([photos, *seen, f'{row["clean_test rest"]:.1f}'])
+        accuracy.append([photos, training, row['seeds'], f'{row["test right"]:.1f}', gain(row)])
+    return '\n'.join(
+        [
+            *table(['photographs', 'training', 'seeds', 'test, %', 'gain over "nothing", points'], accuracy, 2),
+            '',
+            *table(['gate for', 'marker', 'markers over a fifth', 'rest', 'photographs without a marker'], gates, 1),
+            '',
+            *table(['corrected photographs', 'gain, points'], curve, 0),
+            '',
+        ]
+    )
+
+
+def table(head: list[str], rows: list[list], texts: int) -> list[str]:
+    """Lines of a table in Markdown; the first columns are texts, the others numbers."""
+    lines = [head, ['---'] * texts + ['---:'] * (len(head) - texts), *rows]
+    return [f'| {" | ".join(map(str, line))} |' for line in lines]
+
+
+def run(
+    work: Path,
+    markers: Sequence[str],
+    uses: Sequence[str],
+    seeds: Sequence[int],
+    counts: Sequence[int],
+    out: Path | None,
+) -> None:
+    """Train and measure everything, print the tables and write what they are made from."""
+    prepare(work / 'photos/clean', partial(write_clean, Path(os.environ.get('MMRESATTN_DATA', 'data'), 'clothing')))
+    for marker, seed in product({'square', *markers}, seeds):
+        write_photos = partial(write_marked, work / 'photos/clean', marker, seed)
+        prepare(work / 'photos' / f'{marker}_{seed}', write_photos)
+    results = []
+    for one in plan(markers, uses, seeds, counts):
+        results.append(measure(one, work))
+        print(f'{one.name}: {np.mean(values(results[-1], "val", "right")):.1f} % of val', flush=True)
+    if out:
+        out.write_text(json.dumps(results, separators=(',', ':')) + '\n')
+    print(tables(results))
