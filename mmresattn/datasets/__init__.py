@@ -14,6 +14,7 @@ from .in_memory import InMemory
 from .keep_in_memory import KeepInMemory
 from .noisy_labels import NoisyLabels
 from .photo_folder import PhotoFolder, set_num_classes
+from .value_list import ValueList, read_values
 
 __all__ = [
     'CELEBA_ATTRIBUTES',
@@ -39,12 +40,14 @@ __all__ = [
     'NoisyLabels',
     'PhotoFolder',
     'ReplaceErased',
+    'ValueList',
     'check_data',
     'check_dense_data',
     'check_image',
     'find_image_files',
     'innermost_data_sets',
     'read_captions',
+    'read_values',
     'set_classes',
     'set_num_classes',
 ]

@@ -5,6 +5,7 @@ from .faithfulness import (
     deletion_and_insertion,
     faithfulness,
     mask_iou,
+    mass_in_mask,
     perturbation_curve,
     pointing_game,
     road,
@@ -12,9 +13,11 @@ from .faithfulness import (
 from .report import make_report
 from .responses import stage_responses
 from .robustness import adversarial_accuracy, adversarial_images
+from .value_metric import ValueMetric, value_errors
 
 __all__ = [
     'CaptionMetric',
+    'ValueMetric',
     'adversarial_accuracy',
     'adversarial_images',
     'boxes_mask',
@@ -26,9 +29,11 @@ __all__ = [
     'faithfulness',
     'make_report',
     'mask_iou',
+    'mass_in_mask',
     'perturbation_curve',
     'pointing_game',
     'road',
     'stage_responses',
     'wilson',
+    'value_errors',
 ]

@@ -199,6 +199,27 @@ def mask_iou(attention: Tensor | np.ndarray, mask: np.ndarray) -> float:
     return np.count_nonzero(attended & mask) / np.count_nonzero(attended | mask)
 
 
+def mass_in_mask(attention: Tensor | np.ndarray, mask: np.ndarray) -> float:
+    """The share of a map's attention that lies on an object.
+
+    A map that knows nothing has the object's share of the area there.
+
+    Args:
+        attention (Tensor | np.ndarray): Map (h, w) of values from 0 on; it is resized to the mask. NaN counts as 0.
+        mask (np.ndarray): The object (H, W), bool; of boxes :func:`boxes_mask`.
+
+    Returns:
+        float: From 0 to 1.
+
+    Raises:
+        ValueError: If the mask is empty, or the map is 0 everywhere.
+    """
+    resized = np.nan_to_num(_on_mask(attention, mask))
+    if not resized.sum() > 0:
+        raise ValueError('The map is 0 everywhere.')
+    return float(resized[mask].sum() / resized.sum())
+
+
 def _on_mask(attention: Tensor | np.ndarray, mask: np.ndarray) -> np.ndarray:
     if mask.dtype != bool or mask.ndim != 2 or not mask.any():
         raise ValueError(f'A mask is bool (height, width) and not empty; got {mask.dtype} of {mask.shape}.')

@@ -13,6 +13,7 @@ from mmresattn.evaluation import (
     deletion_and_insertion,
     faithfulness,
     mask_iou,
+    mass_in_mask,
     perturbation_curve,
     pointing_game,
     road,
@@ -181,6 +182,16 @@ def test_pointing_game_and_overlap():
     for wrong in (np.zeros((8, 8), bool), mask.astype(float)):
         with pytest.raises(ValueError, match='bool .* and not empty'):
             mask_iou(coarse, wrong)
+
+
+def test_share_of_a_map_on_an_object():
+    mask = np.zeros((4, 6), bool)
+    mask[1:3, 2:5] = True
+    values = np.arange(24.0).reshape(4, 6)
+    assert mass_in_mask(values, mask) == pytest.approx((8 + 9 + 10 + 14 + 15 + 16) / 276)
+    assert mass_in_mask(np.ones((2, 3)), mask) == pytest.approx(6 / 24)
+    with pytest.raises(ValueError, match='0 everywhere'):
+        mass_in_mask(np.zeros((2, 3)), mask)
 
 
 def test_maps_that_know_nothing():

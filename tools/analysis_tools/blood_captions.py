@@ -21,13 +21,12 @@ from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.datasets.box_captions import NUMBERS, parts_of
 from mmresattn.evaluation import boxes_mask, pointing_game
 from mmresattn.evaluation.faithfulness import baseline_maps
+from mmresattn.visualization import ImageSources
 
 
 def parse_args(argv=None):
     parser = ArgumentParser(description='Test a captioner of blood cells part by part.')
-    parser.add_argument(
-        'config', help='config file with KarpathyCaptions of tools/dataset_converters/blood_captions.py'
-    )
+    parser.add_argument('config', help='config file with KarpathyCaptions of tools/dataset_converters/blood_cells.py')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='test', help='images to test on')
     parser.add_argument('--out', type=Path, help='JSON file for the numbers')
@@ -57,15 +56,15 @@ def main(argv=None):
     inferencer = AttentionInferencer(args.config, args.checkpoint)
     folder = Path(dataset.data_root, dataset.data_prefix.img_path)
     sums: dict[str, list[list[bool]]] = {}
-    for name, result in zip(true, inferencer.stream([folder / name for name in true], attention=False, batch_size=8)):
-        told, sentence = result['prediction'], true[name]['sentences'][0]['raw']
+    samples = inferencer.read(ImageSources([str(folder / name) for name in true], strict=True), follow=False)
+    for name, sample in zip(true, inferencer.predict(samples, batch_size=8)):
+        told, sentence = sample.prediction, true[name]['sentences'][0]['raw']
         for part, right in compare(told.pred_caption, sentence).items():
             sums.setdefault(part, []).append([right, compare(usual, sentence)[part]])
         if true[name]['white'] and 'white' in told.pred_words:
-            height, width = told.ori_shape[:2]
-            mask = boxes_mask(true[name]['white'], (height, width))
+            mask = boxes_mask(true[name]['white'], sample.image.shape[:2])
             attention = told.pred_attention[told.pred_words.index('white')].float().cpu()
-            centre = baseline_maps(1, (height, width))['centre'][0]
+            centre = baseline_maps(1, mask.shape)['centre'][0]
             sums.setdefault('pointing', []).append([pointing_game(attention, mask), pointing_game(centre, mask)])
     found = {
         part: dict(

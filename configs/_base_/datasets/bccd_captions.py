@@ -1,5 +1,5 @@
 # BCCD blood cells with captions that a small grammar writes from their boxes:
-#     python tools/dataset_converters/blood_captions.py data/bccd
+#     python tools/dataset_converters/blood_cells.py data/bccd
 # Images are seen as a whole, 256x192; flips exchange left and right in the caption.
 data_root = '{{$MMRESATTN_DATA:data}}/bccd'
 image_scale = (256, 192)

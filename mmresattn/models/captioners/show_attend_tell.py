@@ -224,6 +224,8 @@ class ShowAttendTell(BaseModel):
         attention (str): ``'soft'`` (section 4.2) or ``'hard'`` (section 4.1). Defaults to ``'soft'``.
         embed_dims (int): Size of a word's embedding. Defaults to 512.
         hidden_dims (int): Size of the LSTM. Defaults to 1800, as in the authors' script for COCO.
+        normalize (bool): Whether each annotation is brought to mean 0 and variance 1 over its channels, which makes
+            backbones without a last activation fit. Not in the paper. Defaults to False.
         positions (bool): Whether each annotation gets two more channels, its row and column from -1 to 1: for captions
             that say where something is. Not in the paper. Defaults to False.
         freeze_backbone (bool): Whether the backbone stays as it is, as in the paper. Defaults to True.
@@ -252,6 +254,7 @@ class ShowAttendTell(BaseModel):
         attention: str = 'soft',
         embed_dims: int = 512,
         hidden_dims: int = 1800,
+        normalize: bool = False,
         positions: bool = False,
         freeze_backbone: bool = True,
         keep_features: bool = False,
@@ -281,7 +284,7 @@ class ShowAttendTell(BaseModel):
             num_words or len(self.vocabulary), in_channels + 2 * positions, embed_dims, hidden_dims, **decoder
         )
         self.word_maps = AttentionMap('mixed')  # N, T, H, W: the map of each word, for those who look on
-        self.attention, self.positions = attention, positions
+        self.attention, self.normalize, self.positions = attention, normalize, positions
         self.freeze_backbone = freeze_backbone
         self.features: dict | None = {} if keep_features else None
         self.penalty_weight, self.penalty_reduction = penalty_weight, penalty_reduction
@@ -347,6 +350,8 @@ class ShowAttendTell(BaseModel):
                 features = torch.stack([self.features[key] for key in keys]).to(images.device)
             else:
                 features = _last(self.backbone(images))
+        if self.normalize:
+            features = F.layer_norm(features.movedim(1, -1), features.shape[1:2]).movedim(-1, 1)
         if self.positions:
             rows, columns = (torch.linspace(-1, 1, side, device=features.device) for side in features.shape[2:])
             grid = torch.stack(torch.meshgrid(rows, columns, indexing='ij')).to(features)

@@ -1,4 +1,9 @@
 from .attention_branch_network import AttentionBranchHead, AttentionBranchNeck, AttentionBranchNetwork
+from .attention_branch_regression import (
+    AttentionBranchRegressionHead,
+    AttentionBranchRegressionNeck,
+    RegressionHead,
+)
 from .bayesian_attention_branch_network import BayesianAttentionBranchNetwork
 from .gated_classifier import ErasedAreaMasker, GatedClassifier
 from .multi_task_attention_branch import MultiTaskAttentionBranchHead, MultiTaskAttentionBranchNeck
@@ -10,6 +15,9 @@ __all__ = [
     'AttentionBranchHead',
     'AttentionBranchNeck',
     'AttentionBranchNetwork',
+    'AttentionBranchRegressionHead',
+    'AttentionBranchRegressionNeck',
+    'RegressionHead',
     'BayesianAttentionBranchNetwork',
     'ErasedAreaMasker',
     'GatedClassifier',

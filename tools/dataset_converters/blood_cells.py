@@ -1,8 +1,9 @@
-"""Write captions of the BCCD blood cells from their boxes, as one file in Karpathy's layout.
+"""Write captions and counts of the BCCD blood cells from their boxes.
 
-python tools/dataset_converters/blood_captions.py data/bccd
+python tools/dataset_converters/blood_cells.py data/bccd
 
-reads data/bccd/annotations/{train,val,test}.json (COCO's layout) and writes data/bccd/captions.json.
+reads data/bccd/annotations/{train,val,test}.json (COCO's layout) and writes data/bccd/captions.json (Karpathy's layout)
+and data/bccd/red_{train,val,test}.csv, the numbers of red cells.
 """
 
 import json
@@ -14,14 +15,14 @@ from mmresattn.datasets.box_captions import describe_cells
 
 
 def parse_args(argv=None):
-    parser = ArgumentParser(description='Write captions of the BCCD blood cells from their boxes.')
+    parser = ArgumentParser(description='Write captions and counts of the BCCD blood cells from their boxes.')
     parser.add_argument('folder', type=Path, help='with annotations/{train,val,test}.json')
-    parser.add_argument('--out', type=Path, help='file to write; default: FOLDER/captions.json')
+    parser.add_argument('--out', type=Path, help='folder to write into; default: FOLDER')
     return parser.parse_args(argv)
 
 
 def captions_of(file, split, first):
-    """The images of a split; `white` has the boxes (x1, y1, x2, y2) of the white cells."""
+    """The images of a split: `white` has the boxes (x1, y1, x2, y2) of white cells, `red` the number of red ones."""
     data = json.loads(file.read_text())
     names = {category['id']: category['name'] for category in data['categories']}
     for number, image in enumerate(data['images'], first):
@@ -37,17 +38,21 @@ def captions_of(file, split, first):
             split=split,
             sentences=[dict(raw=caption)],
             white=boxes['WBC'],
+            red=len(boxes['RBC']),
         )
 
 
 def main(argv=None):
     args = parse_args(argv)
+    out = args.out or args.folder
     images = []
     for split in ('train', 'val', 'test'):
-        images += captions_of(args.folder / 'annotations' / f'{split}.json', split, len(images))
-    out = args.out or args.folder / 'captions.json'
-    out.write_text(json.dumps(dict(images=images)))
-    print(f'{len(images)} captions written to {out}')
+        found = list(captions_of(args.folder / 'annotations' / f'{split}.json', split, len(images)))
+        lines = ['file,red', *(f'{image["filename"]},{image["red"]}' for image in found)]
+        (out / f'red_{split}.csv').write_text('\n'.join(lines) + '\n')
+        images += found
+    (out / 'captions.json').write_text(json.dumps(dict(images=images)))
+    print(f'{len(images)} captions and counts written to {out}')
 
 
 if __name__ == '__main__':
