@@ -28,7 +28,8 @@ TABLE = re.compile(r'(?s)(?<=<!-- models -->\n).*?(?=<!-- end -->)')
 LINK = re.compile(r'\]\(\.\./(configs/[^)]+\.py)\)')  # of a page in docs/
 NUMBER = re.compile(r'(?<=^ )[\d.,]*\d')  # with which a cell begins
 COUNTED = {}  # what is built alike is counted once
-FAMILIES = 'resattn senet nonlocal aaconv pay_attention abn compare photos detection segmentation distributed'.split()
+# The zoo's order; others follow.
+FAMILIES = 'resattn senet nonlocal aaconv pay_attention abn captioning compare photos detection segmentation'.split()
 read = functools.cache(Config.fromfile)
 
 
@@ -159,7 +160,7 @@ def start(config: Path) -> str:
 def zoo(page: Path) -> str:
     """The text of docs/zoo.md, drawn up from the metafiles and configs."""
     text = ''
-    for metafile in sorted(metafiles(), key=lambda file: FAMILIES.index(file.parent.name)):
+    for metafile in sorted(metafiles(), key=lambda file: [*FAMILIES, file.parent.name].index(file.parent.name)):
         title = metafile.with_name('README.md').read_text().split('\n')[0].removeprefix('# ')
         table = []
         for model in yaml.safe_load(metafile.read_text())['Models']:

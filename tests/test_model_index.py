@@ -60,7 +60,7 @@ def test_the_zoo_is_what_the_metafiles_say(script):
     page = ROOT / 'docs/zoo.md'
     assert page.read_text() == script['zoo'](page)
     rows = [line for line in page.read_text().splitlines() if line.startswith('| [')]
-    assert len(rows) == len(MODELS) and set(script['FAMILIES']) == {file.parent.name for file in METAFILES}
+    assert len(rows) == len(MODELS) and set(script['FAMILIES']) < {file.parent.name for file in METAFILES}
     for table in re.findall(r'(?m)(?:^\|.*\n)+', page.read_text()):  # no column without a value
         cells = [line.strip('|\n').split(' | ') for line in table.splitlines()]
         assert all(any(row[i].strip() for row in cells[2:]) for i in range(len(cells[0])))
