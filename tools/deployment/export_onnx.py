@@ -64,6 +64,28 @@ class WithMaps(nn.Module):
         return [*first, *self.names]
 
 
+def maps_of_images(model: nn.Module, images: Tensor, wanted: Sequence[str] | None = None) -> list[str]:
+    """Names of the maps that pass while a model computes from images alone: not those in a detector's heads.
+
+    Args:
+        model (nn.Module): The model.
+        images (Tensor): Images (N, C, H, W).
+        wanted (Sequence[str], optional): The ones to give. Defaults to all.
+
+    Raises:
+        KeyError: If one of those that are wanted is unknown.
+        ValueError: If one of them does not pass.
+    """
+    if not attention_maps(model, wanted):
+        return []
+    with torch.no_grad(), record_attention(model, wanted) as maps:
+        forward_images(model, images)
+    absent = [name for name in wanted or () if name not in maps]
+    if absent:
+        raise ValueError(f'The maps {absent} are not among what is exported; there are {list(maps)}.')
+    return list(maps)
+
+
 def export(
     model: nn.Module, images: Tensor, file: Path, names: Sequence[str], static: bool = False
 ) -> torch.export.ExportedProgram:
@@ -370,8 +392,8 @@ def main(argv=None):
     if args.int8 is not None and not args.calibration:
         shape = (1, input_channels(model), *size)
         calibration = [np.random.default_rng(0).standard_normal(shape, 'float32')]
-    names = list(attention_maps(model)) if args.maps is None else args.maps
     images = torch.randn(args.batch if args.static else 2, input_channels(model), *size)
+    names = maps_of_images(model, images, args.maps)
     if is_detector(model):
         print('Backbone and neck of the detector are exported. Its heads and the suppression of boxes need MMDeploy.')
     others = untraced(images, args.static)
