@@ -274,7 +274,7 @@ def test_every_tool():
     assert (np.diff(soft[:128]) >= -1e-3).all()
     many = paint([stroke('brush', softness=1, **line), stroke('brush', softness=0.3, **line)] * 9, (8, 8))
     assert many.max() <= 1
-    pressed = dict(points=[[0.1, 0.5, 0.1], [0.9, 0.5, 1]], size=0.25)
+    pressed = dict(points=[[0.1 * i, 0.5, 0.1 * i] for i in range(1, 10)], size=0.25)
     thickness = paint([stroke('brush', **pressed)], (8, 8))[..., 1].sum(0)
     assert thickness[60] < 0.6 * thickness[200]
     ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)

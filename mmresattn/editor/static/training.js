@@ -70,8 +70,8 @@ function show({ state, progress, log, command, result }) {
   at('start-training').disabled = runs;
   at('stop-training').disabled = !runs;
   at('training-progress').hidden = !runs;
-  if (state === 'comparing') at('training-progress').removeAttribute('value');
-  else at('training-progress').value = progress ?? 0;
+  if (state === 'training' && progress) at('training-progress').value = progress;
+  else at('training-progress').removeAttribute('value');
   at('training-details').hidden = !log;
   at('training-command').textContent = command ? `The same from the command line: ${command}` : '';
   const box = at('training-log');
