@@ -214,13 +214,18 @@ def main(argv=None) -> None:
     photos.add_argument('--markers', nargs='+', choices=MARKERS, default=MARKERS)
     photos.add_argument('--uses', nargs='+', choices=PHOTO_USES, default=PHOTO_USES)
     photos.add_argument('--counts', type=int, nargs='+', default=[10, 20, 50, 100, 200], help='corrected photographs')
+    photos.add_argument('--measured', action='store_true', help='train nothing: only what is in the work dir')
     photos.add_argument('--json', type=Path, help='write what the tables are made from')
+    photos.add_argument('--page', type=Path, help='write the tables into this page')
     args = parser.parse_args(argv)
     if args.example == 'photos':
         import correct_photos  # beside this file
 
         work_dir = Path(args.work_dir, 'photos').resolve()
-        correct_photos.run(work_dir, args.markers, args.uses, args.seeds, args.counts, args.json)
+        runs = correct_photos.plan(args.markers, args.uses, args.seeds, args.counts)
+        if args.measured:
+            runs = [run for run in runs if run.result(work_dir).exists()]
+        correct_photos.run(work_dir, runs, args.json, args.page)
         return
 
     example = EXAMPLES[args.example]

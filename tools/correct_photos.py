@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import cv2
@@ -32,6 +31,7 @@ from mmresattn.weights import load_checkpoint, load_weights, read_checkpoint, wr
 
 ROOT = Path(__file__).parent.parent
 SIZE = 128  # pixels of a side
+BEGIN, END = '<!-- corrections -->\n', '<!-- end -->'
 TIED = 0.95  # share of the training photographs whose marker has the colour of their class
 EPOCHS, MORE_EPOCHS = 3, 1
 COLOURS = np.uint8(
@@ -260,13 +260,18 @@ class Run:
 
     @property
     def name(self) -> str:
+        """Of its folder and of the file of its result."""
         corrected = '' if self.use in ('before', 'nothing') else f'_{self.count}{"_wrong" * self.wrong_place}'
         return f'{self.marker}_{self.seed}/{self.use}{corrected}'
+
+    def result(self, work: Path) -> Path:
+        """The file of its result."""
+        return work / 'results' / f'{self.name}.json'
 
 
 def measure(run: Run, work: Path) -> dict:
     """Train and measure, or read what was measured before."""
-    done = work / 'results' / f'{run.name}.json'
+    done = run.result(work)
     if done.exists():
         return json.loads(done.read_text())
     # Without a marker the gate is that of the square: a person had corrected photographs, and then there are others.
@@ -406,23 +411,25 @@ def table(head: list[str], rows: list[list], texts: int) -> list[str]:
     return [f'| {" | ".join(map(str, line))} |' for line in lines]
 
 
-def run(
-    work: Path,
-    markers: Sequence[str],
-    uses: Sequence[str],
-    seeds: Sequence[int],
-    counts: Sequence[int],
-    out: Path | None,
-) -> None:
-    """Train and measure everything, print the tables and write what they are made from."""
+def run(work: Path, runs: Sequence[Run], out: Path | None = None, page: Path | None = None) -> None:
+    """Train and measure, print the tables, and write what they are made from and the page with them.
+
+    Args:
+        work (Path): Work dir; what is done already is read from it.
+        runs (Sequence[Run]): What to measure, see :func:`plan`.
+        out (Path, optional): JSON file to write.
+        page (Path, optional): Page in Markdown whose tables to write.
+    """
     prepare(work / 'photos/clean', partial(write_clean, Path(os.environ.get('MMRESATTN_DATA', 'data'), 'clothing')))
-    for marker, seed in product({'square', *markers}, seeds):
-        write_photos = partial(write_marked, work / 'photos/clean', marker, seed)
-        prepare(work / 'photos' / f'{marker}_{seed}', write_photos)
+    for marker, seed in sorted({('square' if run.marker == 'clean' else run.marker, run.seed) for run in runs}):
+        prepare(work / 'photos' / f'{marker}_{seed}', partial(write_marked, work / 'photos/clean', marker, seed))
     results = []
-    for one in plan(markers, uses, seeds, counts):
+    for one in runs:
         results.append(measure(one, work))
         print(f'{one.name}: {np.mean(values(results[-1], "val", "right")):.1f} % of val', flush=True)
     if out:
-        out.write_text(json.dumps(results, separators=(',', ':')) + '\n')
+        out.write_text('[\n' + ',\n'.join(json.dumps(result) for result in results) + '\n]\n')
     print(tables(results))
+    if page:
+        before, rest = page.read_text().split(BEGIN)
+        page.write_text(before + BEGIN + tables(results) + END + rest.split(END)[1])

@@ -73,10 +73,14 @@ def test_trains_measures_and_resumes(work, monkeypatch, capsys):
 
     monkeypatch.setattr(correct_photos, 'configure', configure)
     monkeypatch.setattr(ErasedAreaMasker.__init__, '__defaults__', (8, 2, 16, 3e-3))  # channels, steps
-    args = (work, ['square'], ['gate'], [0], [100], work / 'out.json')
+    page = work / 'page.md'
+    page.write_text('before\n<!-- corrections -->\nold\n<!-- end -->\nafter\n')
+    args = (work, correct_photos.plan(['square'], ['gate'], [0], [100]), work / 'out.json', page)
     correct_photos.run(*args)
     printed = capsys.readouterr().out
     results = json.loads((work / 'out.json').read_text())
+    tables = correct_photos.tables(results)
+    assert page.read_text() == f'before\n<!-- corrections -->\n{tables}<!-- end -->\nafter\n'
     found = {(r['marker'], r['use'], r['count'], r['wrong_place']): r for r in results}
     assert set(found) == {
         *((marker, use, 100, False) for marker in ('square', 'clean') for use in ('before', 'nothing', 'gate')),
