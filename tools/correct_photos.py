@@ -24,8 +24,9 @@ from torch import Tensor
 
 from mmresattn.apis import build_runner, latest_checkpoint, training_config
 from mmresattn.apis.corrections import continued
-from mmresattn.datasets.corrections import MANIFEST
+from mmresattn.datasets.correction_log import CorrectionLog
 from mmresattn.datasets.image_files import find_image_files
+from mmresattn.datasets.strokes import paint
 from mmresattn.models.layers import record_attention
 from mmresattn.weights import load_checkpoint, load_weights, read_checkpoint, write_whole
 
@@ -173,9 +174,12 @@ def write_corrections(folder: Path, photos: Path, count: int, seed: int, wrong_p
             while strokes[name] == (place := places[rng.integers(len(places))]):
                 pass
             strokes[name] = place
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(dict(image=name, strokes=strokes[name])) + '\n' for name in names]
-    (folder / MANIFEST).write_text(''.join(lines))
+    shutil.rmtree(folder, ignore_errors=True)
+    log = CorrectionLog(folder)
+    for name in names:
+        value, opacity = np.moveaxis(paint(strokes[name], (SIZE, SIZE)), -1, 0)
+        kept = np.uint16(65535 * (1 - opacity * (1 - value)))
+        log.save(dict(image=name, layer='photo', strokes=strokes[name]), cv2.imencode('.png', kept)[1].tobytes())
     return folder
 
 
@@ -398,8 +402,7 @@ def tables(results: list[dict]) -> str:
             *table(['photographs', 'training', 'seeds', 'test, %', 'gain over "nothing", points'], accuracy, 2),
             '',
             *table(['gate for', 'marker', 'markers over a fifth', 'rest', 'photographs without a marker'], gates, 1),
-            '',
-            *table(['corrected photographs', 'gain, points'], curve, 0),
+            *(['', *table(['corrected photographs', 'gain, points'], curve, 0)] if len(curve) > 1 else []),
             '',
         ]
     )
