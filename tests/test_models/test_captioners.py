@@ -286,6 +286,16 @@ def test_kept_features_are_those_of_the_backbone(images):
     assert torch.equal(again, first.flip(0)) and torch.equal(first, model.eval().extract(images))
 
 
+@torch.no_grad()
+def test_annotations_are_normalised_and_know_their_places(images):
+    features = build(normalize=True, positions=True).extract(images)
+    plain = build().backbone(images)[-1]
+    spread = plain.var(1, unbiased=False, keepdim=True).add(1e-5).sqrt()
+    assert torch.allclose(features[:, :128], (plain - plain.mean(1, keepdim=True)) / spread, atol=1e-5)
+    assert torch.equal(features[0, 128, :, 3], torch.linspace(-1, 1, 4))  # rows
+    assert torch.equal(features[1, 129, 2], torch.linspace(-1, 1, 6))  # columns
+
+
 def test_vocabulary(tmp_path):
     made = Vocabulary.of(["A dog's ball, a red ball.", 'A cat'], max_words=4)
     assert made.words == ['<end>', '<unk>', 'a', 'ball', 'cat', "dog's"]
