@@ -217,6 +217,15 @@ def test_pictures_are_what_their_commands_draw(tmp_path):
     assert abs(drawn - shown).mean() < 1 < abs(drawn - drawn[::-1]).mean()
 
 
+def test_tables_of_photographs_are_the_results():
+    """Otherwise: python .dev_scripts/photos_tables.py --write"""
+    script = runpy.run_path(str(ROOT / '.dev_scripts' / 'photos_tables.py'))
+    page, results = script['PAGE'].read_text(), json.loads(script['RESULTS'].read_text())
+    assert page == script['filled'](page, results)
+    results['accuracy'][0]['val'] = 12.345
+    assert '12.35 %' in script['filled'](page, results) or '12.34 %' in script['filled'](page, results)
+
+
 def read(path):
     return (ROOT / path).read_text()
 

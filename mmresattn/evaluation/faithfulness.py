@@ -19,6 +19,7 @@ from ..visualization import REDUCTIONS, class_activation_maps, reduce_channels, 
 from .imputation import impute
 
 MEASURES = ('deletion', 'insertion', 'road', 'pointing', 'overlap')
+BASELINES = ('centre', 'random', 'random, smooth')
 PERCENTILES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
 
 
@@ -260,6 +261,7 @@ def faithfulness(
     steps: int = 32,
     percentiles: Sequence[int] = PERCENTILES,
     seed: int = 0,
+    baselines: Sequence[str] = BASELINES,
     masks: Sequence[np.ndarray | None] | None = None,
 ) -> dict[str, dict[str, Tensor]]:
     """Deletion, insertion and ROAD of a classifier's maps, of class activation maps and of maps that know nothing.
@@ -279,6 +281,7 @@ def faithfulness(
         steps (int): Steps of the curves; 0 to leave them out. Defaults to 32.
         percentiles (Sequence[int]): Of ROAD; empty to leave it out. Defaults to 10, 20 ... 90.
         seed (int): Of random maps, noise and the order of equal pixels. Defaults to 0.
+        baselines (Sequence[str]): Which of the maps of :func:`baseline_maps` to compare with. Defaults to all.
         masks (Sequence, optional): For each image the object, bool (H, W), or None where it is not known. Defaults to
             none.
 
@@ -307,7 +310,8 @@ def faithfulness(
         logits, maps = _predict(model, inputs, layers, reductions)
         labels = logits.argmax(1)
         maps |= {method: class_activation_maps(model, images, labels, method) for method in cams}
-        maps |= baseline_maps(len(images), images.shape[2:], seed + seen)
+        without_knowledge = baseline_maps(len(images), images.shape[2:], seed + seen)
+        maps |= {name: without_knowledge[name] for name in baselines}
         found = _measure(model, inputs, labels, maps, steps, percentiles, seed + seen)
         if masks is not None:
             for name, of_images in maps.items():

@@ -8,6 +8,7 @@ more measures: how often the most attended pixel is on the object (pointing), an
 most attended pixels, as many as it has (intersection over union).
 """
 
+import json
 import math
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import mmresattn  # noqa: F401
 from mmresattn.apis import load_classifier
 from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.evaluation import faithfulness
-from mmresattn.evaluation.faithfulness import MEASURES, PERCENTILES
+from mmresattn.evaluation.faithfulness import BASELINES, MEASURES, PERCENTILES
 from mmresattn.visualization import (
     CAM_METHODS,
     REDUCTIONS,
@@ -48,6 +49,7 @@ def parse_args(argv=None):
         help='objects: white on black, FOLDER/<path of the image in the data set>.png; images may lack one',
     )
     parser.add_argument('--cams', nargs='*', choices=list(CAM_METHODS), default=['gradcam'], help='default: gradcam')
+    parser.add_argument('--baselines', nargs='*', choices=BASELINES, default=BASELINES, help='maps of no knowledge')
     parser.add_argument('--max-images', type=int, default=100, help='images, drawn by the seed; 0 for all')
     parser.add_argument('--batch-size', type=int, default=25, help='images at once')
     parser.add_argument('--steps', type=int, default=32, help='steps of the curves; 0 to leave them out')
@@ -55,15 +57,19 @@ def parse_args(argv=None):
         '--percentiles', type=int, nargs='*', default=list(PERCENTILES), help='of ROAD; nothing to leave it out'
     )
     parser.add_argument('--seed', type=int, default=0, help='of the images, random maps and noise; default: 0')
-    parser.add_argument('--out', type=Path, help='file to write the table to, in Markdown')
+    parser.add_argument('--out', type=Path, help='file for the table, in Markdown, or for the numbers (.json)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='change settings of the config: key=value')
     return parser.parse_args(argv)
 
 
-def cell(values):
+def summary(values):
     """Mean and its standard error."""
-    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f'{values.mean().item():.3f} ± {error:.3f}'
+    return values.mean().item(), values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def cell(values):
+    """The summary as text."""
+    return '{:.3f} ± {:.3f}'.format(*summary(values))
 
 
 def read_masks(dataset, folder):
@@ -103,6 +109,7 @@ def main(argv=None):
         steps=args.steps,
         percentiles=args.percentiles,
         seed=args.seed,
+        baselines=args.baselines,
         masks=masks,
     )
     measures = [measure for measure in MEASURES if any(measure in values for values in found.values())]
@@ -123,8 +130,12 @@ def main(argv=None):
     if args.out:
         rule = ['---', *['---:'] * len(measures)]
         lines = [f'| {" | ".join(line)} |' for line in (header, rule, *rows)]
+        text = '\n'.join([f'{title}:', '', *lines]) + '\n'
+        if args.out.suffix == '.json':
+            maps = {name: {key: summary(value) for key, value in values.items()} for name, values in found.items()}
+            text = json.dumps(dict(title=title, maps=maps), indent=1)
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text('\n'.join([f'{title}:', '', *lines]) + '\n')
+        args.out.write_text(text)
         console.print(f'written to {args.out}')
 
 

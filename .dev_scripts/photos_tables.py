@@ -1,0 +1,73 @@
+"""Fill the tables of docs/photos.md from configs/photos/results.json.
+
+python .dev_scripts/photos_tables.py            # says whether the page is what the results say
+python .dev_scripts/photos_tables.py --write    # writes the tables
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / 'docs' / 'photos.md'
+RESULTS = ROOT / 'configs' / 'photos' / 'results.json'
+BLOCK = r'(?s)(?<=<!-- table: {} -->\n).*?(?=<!-- end -->)'
+
+
+def accuracy(rows: list[dict]) -> list[str]:
+    """Accuracy and time of each training."""
+    lines = [
+        '| network | starts from | epochs | val | test | processor time |',
+        '| --- | --- | ---: | ---: | ---: | ---: |',
+    ]
+    for row in rows:
+        name = f'[{row["config"]}](../configs/photos/{row["config"]}.py)'
+        test = f'{row["test"]:.2f} %' if row['test'] else ''
+        lines.append(
+            f'| {name} | {row["start"]} | {row["epochs"]} | {row["val"]:.2f} % | {test} | {row["minutes"]:.1f} min |'
+        )
+    return lines
+
+
+def faithfulness(rows: list[dict]) -> list[str]:
+    """Measures of each map, with standard errors."""
+    names = dict(road='ROAD', pointing='on the garment', overlap='overlap')
+    measures = [name for name in names if any(name in row for row in rows)]
+    lines = [
+        f'| network | map | {" | ".join(names[name] for name in measures)} |',
+        f'| --- | --- |{" ---: |" * len(measures)}',
+    ]
+    for row in rows:
+        cells = [f'{row[name][0]:.3f} ± {row[name][1]:.3f}' if name in row else '' for name in measures]
+        lines.append(f'| {row["network"]} | {row["map"]} | {" | ".join(cells)} |')
+    return lines
+
+
+TABLES = dict(accuracy=accuracy, faithfulness=faithfulness)
+
+
+def filled(page: str, results: dict) -> str:
+    """The page with its tables drawn up from the results."""
+    for name, table in TABLES.items():
+        if results.get(name):
+            text = '\n'.join(table(results[name])) + '\n'
+            page = re.sub(BLOCK.format(name), lambda _, text=text: text, page)
+    return page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--write', action='store_true', help='write the tables')
+    args = parser.parse_args()
+    page = PAGE.read_text()
+    new = filled(page, json.loads(RESULTS.read_text()))
+    if args.write:
+        PAGE.write_text(new)
+    elif new != page:
+        sys.exit(f'{PAGE} differs from {RESULTS}: run this script with --write.')
+
+
+if __name__ == '__main__':
+    main()
