@@ -53,7 +53,7 @@ def filled(page: str, results: dict) -> str:
     for name, table in TABLES.items():
         if results.get(name):
             text = '\n'.join(table(results[name])) + '\n'
-            page = re.sub(BLOCK.format(name), lambda _, text=text: text, page)
+            page = re.sub(BLOCK.format(name), lambda _, text=text: text, page, count=1)
     return page
 
 
