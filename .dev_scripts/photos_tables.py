@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / 'docs' / 'photos.md'
 RESULTS = ROOT / 'configs' / 'photos' / 'results.json'
-BLOCK = r'(?s)(?<=<!-- table: {} -->\n).*?(?=<!-- end -->)'
+BLOCK = r'(?s)(<!-- table: {} -->\n).*?(<!-- end -->)'
 
 
 def accuracy(rows: list[dict]) -> list[str]:
@@ -53,7 +53,7 @@ def filled(page: str, results: dict) -> str:
     for name, table in TABLES.items():
         if results.get(name):
             text = '\n'.join(table(results[name])) + '\n'
-            page = re.sub(BLOCK.format(name), lambda _, text=text: text, page, count=1)
+            page = re.sub(BLOCK.format(name), lambda found, text=text: found[1] + text + found[2], page)
     return page
 
 

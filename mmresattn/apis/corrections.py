@@ -8,13 +8,13 @@ from mmengine.config import Config, ConfigDict
 from ..datasets import Corrections, LoadCorrection, innermost_data_sets
 from ..datasets.attention_maps import moves_pixels
 
-# What each use does, in a line, as the editor and --help show it
 USES = {
     'gate': 'pixels that look like what was erased are replaced by noise before the network sees them',
     'augment': 'what was erased is replaced by noise in the corrected training images (CAIPI)',
     'gradient_penalty': 'the network is penalised for being sensitive to what was erased (right for the right reasons)',
     'map_loss': 'the map of an Attention Branch Network is pulled towards the corrected one',
 }
+"""What corrections can be used for, and what each use does: the editor and ``--help`` show it."""
 EPOCHS = 2
 LR_FACTOR = 0.25
 
