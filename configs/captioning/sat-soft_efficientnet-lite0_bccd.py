@@ -22,20 +22,21 @@ model = dict(
     normalize=True,
     positions=True,  # the captions say where
     dropout=0.2,
+    temperature=4.0,  # sharper from the start, so that places are told apart earlier
     keep_features=True,
     penalty_weight=0.1,
     max_words=16,
 )
-epochs = 80
+epochs = 240
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='Adam', lr=2e-3, weight_decay=1e-5),
+    optimizer=dict(type='Adam', lr=3e-3, weight_decay=1e-5),
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=epochs, by_epoch=True, eta_min=1e-5, convert_to_iter_based=True)
 ]
-train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=80)
+train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=240)
 val_cfg = dict()
 test_cfg = dict()
 default_hooks = dict(logger=dict(interval=6), checkpoint=dict(interval=20, max_keep_ckpts=1))
