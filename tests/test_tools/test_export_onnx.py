@@ -160,7 +160,7 @@ def test_every_registered_backbone_is_among_them():
                 yield from types(value)
 
     registered = {name for name in backbones.__all__ if name in MODELS.module_dict}
-    assert len(registered) == 8 and registered <= {name for cfg in FAMILIES.values() for name in types(cfg)}
+    assert len(registered) == 9 and registered <= {name for cfg in FAMILIES.values() for name in types(cfg)}
 
 
 @pytest.mark.parametrize('family', TWO)
