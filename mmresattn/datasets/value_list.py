@@ -57,9 +57,8 @@ def _is_number(text: str) -> bool:
 class ValueList(BaseDataset):
     """Images with one or more numbers each, from a CSV file: ``file,age``, then ``photo.jpg,31``.
 
-    Args:
-        ann_file (str): The file, see :func:`read_values`.
-        **kwargs: See MMPretrain's ``BaseDataset``: ``data_root``, ``data_prefix``, ``pipeline``, ``test_mode`` ...
+    The arguments are those of MMPretrain's ``BaseDataset``: ``ann_file`` is the CSV file, see :func:`read_values`;
+    ``data_root``, ``data_prefix``, ``pipeline``, ``test_mode`` ...
 
     Items have ``img_path`` and ``gt_value``, a list of numbers; ``metainfo['values']`` has their names.
 
