@@ -11,9 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from mmengine.registry import DefaultScope
 
-from mmresattn.apis import load_classifier, read_config
+from mmresattn.apis import AttentionInferencer
 from mmresattn.visualization import (
-    ImagePipeline,
     class_activation_maps,
     maps_in_view,
     overlay,
@@ -43,8 +42,8 @@ def square(picture: np.ndarray) -> np.ndarray:
 
 def rows_of(config: str, checkpoint: str, files: list[Path]) -> dict[str, list[np.ndarray]]:
     """By label the pictures of the maps of a network."""
-    model, _ = load_classifier(config, checkpoint)
-    pipeline = ImagePipeline(read_config(config))
+    inferencer = AttentionInferencer(config, checkpoint)
+    model, pipeline = inferencer.model, inferencer.pipeline
     name = Path(config).stem.split('_')[0 if not config.endswith(f'{NAME}.py') else 1]
     rows: dict[str, list[np.ndarray]] = {}
     with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -52,6 +51,7 @@ def rows_of(config: str, checkpoint: str, files: list[Path]) -> dict[str, list[n
             sample = pipeline(file, follow=True)
             record_samples(model, [sample])
             picture = show_image(sample.image)
+            rows.setdefault('photograph', []).append(square(picture))
             for layer, attention in place_maps(model, sample).items():
                 label = f'{name}\n{short_name(layer)}'
                 rows.setdefault(label, []).append(square(overlay(picture, attention)))
@@ -68,8 +68,7 @@ def main() -> None:
     args = parser.parse_args()
     files = [ROOT / f'docs/images/photos/{name}.jpg' for name in SHOWN]
     pairs = [*SHIPPED, *args.models]
-    pipeline = ImagePipeline(read_config(SHIPPED[0]))
-    rows = {'photograph': [square(show_image(pipeline.read(file))) for file in files]}
+    rows = {}
     for pair in zip(pairs[::2], pairs[1::2]):
         rows |= rows_of(*pair, files)
     figure = Figure(figsize=(1.25 * len(files) + 0.9, 1.28 * len(rows)), layout='constrained')
