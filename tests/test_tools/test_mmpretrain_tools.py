@@ -24,7 +24,8 @@ SCHEDULES = [
 ]  # fmt: skip
 AUGMENTATIONS = [
     'abn/abn-multitask_digits', 'abn/abn-multitask-resnet101-avg_celeba', 'abn/abn-resnet20-edited_cifar100',
-    'photos/plain_efficientnet-lite0', 'resattn/attention56_cifar10', 'resattn/attention56_cifar10_fast',
+    'photos/plain_efficientnet-lite0', 'regression/plain_efficientnet-lite0_bccd', 'resattn/attention56_cifar10',
+    'resattn/attention56_cifar10_fast',
     'nonlocal/nonlocal-resnet50-10block_imagenet', 'senet/se-resnet50_imagenet',
     'resattn/ablations/resnet164_noise10_cifar10',
 ]  # fmt: skip
