@@ -7,7 +7,7 @@ val_cfg = dict()
 test_cfg = dict()
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=1, save_best='caption/BLEU-4', rule='greater'))
 custom_hooks = [
-    *{{_base_.custom_hooks}},
+    *_base_.custom_hooks,
     dict(type='EarlyStoppingHook', monitor='caption/BLEU-4', rule='greater', patience=10, min_delta=0),
 ]
 auto_scale_lr = dict(base_batch_size=64)
