@@ -13,6 +13,12 @@ from mmresattn.models.layers import edit_attention, record_attention
 from tests.conftest import record_if_any
 
 RESNET = dict(type='CIFARResNet', depth=8, base_channels=4, stem_channels=4)
+CLASSIFIER = dict(
+    type='ImageClassifier',
+    backbone=RESNET,
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=4, in_channels=16),
+)
 ARCH = dict(base='attention56-cifar', channels=(8, 16, 32), modules=(1, 0, 1), units_after=(0, 0, 0), t=1)
 TINY = {
     'AttentionResNet': dict(depth=18, base_channels=4, stem_channels=4, attention=dict(type='NonLocalAttention')),
@@ -34,6 +40,8 @@ TINY = {
         head=dict(type='PayAttentionHead', num_classes=4),
     ),
     'BayesianAttentionBranchNetwork': dict(backbone=RESNET, head=dict(type='AttentionBranchHead', num_classes=4)),
+    'GatedClassifier': dict(classifier=CLASSIFIER),
+    'RightReasonsClassifier': dict(classifier=CLASSIFIER),
 }
 OTHERS = {  # more of what they are made of
     'resnext': dict(
@@ -82,7 +90,7 @@ def test_every_registered_backbone_and_classifier_is_here():
         registered = {
             key
             for key, part in root.MODELS.module_dict.items()
-            if part.__module__.startswith(package.__name__) and not key.endswith(('Neck', 'Head'))
+            if part.__module__.startswith(package.__name__) and not key.endswith(('Neck', 'Head', 'Masker'))
         }
         assert registered <= set(TINY)
 
