@@ -190,7 +190,7 @@ class ReplaceErased(BaseTransform):
         """Replace the pixels of an image (H, W, C), uint8."""
         if 'gt_erased' not in results:
             return results
-        erased = ((results['gt_erased'] > 0.5) & (results['gt_added'] <= 0.5)).numpy()
+        erased = ((results['gt_erased'] > 0.5) & (results['gt_added'] <= 0.5)).cpu().numpy()
         if self.fill == 'noise':
             img = results['img'].copy()
             img[erased] = np.random.randint(0, 256, img[erased].shape, np.uint8)

@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -103,7 +104,7 @@ class Api:
             strokes = entry['strokes'] if entry else []
         before = editor.predict(name)
         after = editor.edit(name, layer, paint(strokes, before.view.original)) if strokes else before
-        scores = np.stack([before.scores.numpy(), after.scores.numpy()], 1)  # classes, 2
+        scores = torch.stack([before.scores, after.scores], 1).cpu().numpy()  # classes, 2
         top = np.argsort(-scores.max(1), kind='stable')[:5].tolist()
         return dict(
             strokes=strokes,

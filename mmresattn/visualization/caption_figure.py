@@ -62,4 +62,4 @@ def _smooth(attention: Tensor | np.ndarray, shape: tuple[int, int]) -> np.ndarra
     cells = attention.shape[-2:]
     sigma = [max(side / count, 1e-3) for side, count in zip(reversed(shape), reversed(cells))]  # width first
     kernel = [min(2 * math.ceil(2 * one) + 1, side - (side + 1) % 2) for one, side in zip(sigma, reversed(shape))]
-    return gaussian_blur(resized[None, None], kernel, sigma)[0, 0].numpy()
+    return gaussian_blur(resized[None, None], kernel, sigma)[0, 0].cpu().numpy()

@@ -43,7 +43,7 @@ def draw_prediction(image: np.ndarray, sample: BaseDataElement, score_thr: float
             boxes = _corners(found.bboxes)
             width = max(1, round(min(image.shape[:2]) / 150))
             picture = draw_bounding_boxes(picture, boxes, colors=_colours(labels), width=width)
-    return picture.permute(1, 2, 0).numpy()
+    return picture.permute(1, 2, 0).cpu().numpy()
 
 
 def _draw_masks(picture: torch.Tensor, masks: torch.Tensor, labels: Sequence[int]) -> torch.Tensor:

@@ -22,6 +22,7 @@ from rich.table import Table
 import mmresattn  # noqa: F401
 from mmresattn.apis import load_classifier
 from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.datasets.attention_maps import read_attention_map
 from mmresattn.evaluation import faithfulness
 from mmresattn.evaluation.faithfulness import BASELINES, MEASURES, PERCENTILES
 from mmresattn.visualization import (
@@ -80,9 +81,9 @@ def read_masks(dataset, folder):
         sample = dataset[index]
         path = sample['data_samples'].get('img_path')
         file = folder / f'{relative_name(path, root)}.png' if path else folder
-        mask = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) if file.is_file() else None
+        mask = read_attention_map(file) if file.is_file() else None
         size = sample['inputs'].shape[:0:-1]  # width, height
-        masks.append(None if mask is None else cv2.resize(mask, size, interpolation=cv2.INTER_AREA) > 127)
+        masks.append(None if mask is None else cv2.resize(mask, size, interpolation=cv2.INTER_AREA) > 0.5)
     if not any(mask is not None for mask in masks):
         raise FileNotFoundError(f'{folder} has no mask of an image, such as {file}.')
     return masks
