@@ -91,8 +91,8 @@ class NonLocalAttention(NonLocal2d):
 
         The two halves of w are applied before the sum, so there is no tensor of 2 C' Q K values as in MMCV.
         """
-        w_theta, w_phi = self.concat_project.conv.weight.view(2, -1)
-        scores = (theta_x @ w_theta)[:, :, None] + (w_phi @ phi_x)[:, None]  # N, Q, K
+        w_theta, w_phi = self.concat_project.conv.weight.view(2, 1, -1)  # 1, C' each
+        scores = theta_x @ w_theta.T + w_phi @ phi_x  # (N, Q, 1) + (N, 1, K)
         return scores.relu() / scores.shape[-1]
 
     def forward(self, x: Tensor) -> Tensor:
