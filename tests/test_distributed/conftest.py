@@ -4,7 +4,7 @@ from torch import distributed, multiprocessing
 
 
 def enter(rank, function, folder, processes, args):
-    torch.set_num_threads(1)  # also because threads of OpenMP do not live through a fork
+    torch.set_num_threads(1)
     store = f'file://{folder / "store"}'
     distributed.init_process_group('gloo', init_method=store, rank=rank, world_size=processes)
     torch.save(function(rank, *args), folder / f'{rank}.pth')
@@ -15,10 +15,12 @@ def enter(rank, function, folder, processes, args):
 def in_processes(tmp_path_factory):
     """Runs ``function(rank, *args)`` in processes that gloo joins, and gives what each of them returned.
 
-    They are forked, which saves the imports; those that use CUDA must be spawned.
+    They are forked from a server that has done the imports and nothing else: the process of the tests may have threads
+    of autograd, which no fork survives. Those that use CUDA must be spawned.
     """
+    multiprocessing.get_context('forkserver').set_forkserver_preload(['tests.conftest', 'mmresattn.apis'])
 
-    def run(function, *args, processes=2, start_method='fork'):
+    def run(function, *args, processes=2, start_method='forkserver'):
         folder = tmp_path_factory.mktemp('processes')
         multiprocessing.start_processes(
             enter, (function, folder, processes, args), processes, start_method=start_method
