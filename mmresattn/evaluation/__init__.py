@@ -10,7 +10,6 @@ from .faithfulness import (
     pointing_game,
     road,
 )
-from .report import make_report
 from .responses import stage_responses
 from .robustness import adversarial_accuracy, adversarial_images
 from .value_metric import ValueMetric, value_errors
@@ -27,7 +26,6 @@ __all__ = [
     'caption_scores',
     'deletion_and_insertion',
     'faithfulness',
-    'make_report',
     'mask_iou',
     'mass_in_mask',
     'perturbation_curve',

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import confusion_matrix
 
 
 class Share(NamedTuple):
@@ -93,6 +92,8 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> Share:
 
 def confusions(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """Numbers of images (classes, classes), by true class (rows) and predicted class (columns)."""
+    from sklearn.metrics import confusion_matrix  # slow to import
+
     return confusion_matrix(labels, predicted, labels=np.arange(classes))
 
 

@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 
 from mmresattn.apis import load_classifier
-from mmresattn.evaluation import make_report
+from mmresattn.evaluation.report import make_report
 from mmresattn.visualization import overlay
 from tests.conftest import ROOT
 from tools import report, train
