@@ -15,7 +15,6 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from ..models.layers import attention_maps, record_attention
-from ..visualization import REDUCTIONS, class_activation_maps, reduce_channels, resize_map, spatial_maps
 from .imputation import impute
 
 MEASURES = ('deletion', 'insertion', 'road', 'pointing', 'overlap')
@@ -224,6 +223,8 @@ def mass_in_mask(attention: Tensor | np.ndarray, mask: np.ndarray) -> float:
 def _on_mask(attention: Tensor | np.ndarray, mask: np.ndarray) -> np.ndarray:
     if mask.dtype != bool or mask.ndim != 2 or not mask.any():
         raise ValueError(f'A mask is bool (height, width) and not empty; got {mask.dtype} of {mask.shape}.')
+    from ..visualization import resize_map  # with it comes Matplotlib
+
     return resize_map(attention, mask.shape)
 
 
@@ -256,7 +257,7 @@ def faithfulness(
     loader: Iterable[dict],
     layers: Sequence[str] | None = None,
     *,
-    reductions: Sequence[str] = REDUCTIONS[:1],
+    reductions: Sequence[str] = ('strongest',),
     cams: Sequence[str] = ('gradcam',),
     steps: int = 32,
     percentiles: Sequence[int] = PERCENTILES,
@@ -309,6 +310,8 @@ def faithfulness(
             )
         logits, maps = _predict(model, inputs, layers, reductions)
         labels = logits.argmax(1)
+        from ..visualization import class_activation_maps
+
         maps |= {method: class_activation_maps(model, images, labels, method) for method in cams}
         without_knowledge = baseline_maps(len(images), images.shape[2:], seed + seen)
         maps |= {name: without_knowledge[name] for name in baselines}
@@ -337,6 +340,8 @@ def _predict(
             f"The classifier's scores must be a tensor (N, classes); model(..., mode='tensor') gave {got}."
         )
     maps = {}
+    from ..visualization import reduce_channels, spatial_maps
+
     for name, attention in spatial_maps(model, recorded, tuple(inputs.shape[2:])).items():
         attention = attention.unflatten(0, (-1, len(inputs))).mean(0)  # Monte-Carlo passes run side by side
         for reduction in reductions if attention.shape[1] > 1 else reductions[:1]:
