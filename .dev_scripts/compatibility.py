@@ -1,4 +1,4 @@
-"""Tries versions of Python, PyTorch and OpenMMLab, each in an environment of its own, and writes docs/compatibility.md.
+"""Tries versions of Python, PyTorch and OpenMMLab, each in an environment of its own, and writes docs/installation.md.
 
 Needs uv (``pip install uv``) and the versions of Python. An environment takes some minutes and, while it is there, some
 gigabytes; compiled MMCV is built from its source.
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / 'docs' / 'compatibility.md'
+PAGE = ROOT / 'docs' / 'installation.md'
 RESULTS = Path(__file__).with_suffix('.json')
 TABLE = re.compile(r'(?s)(?<=<!-- table -->\n).*(?=<!-- end -->)')
 
@@ -118,11 +118,13 @@ def try_environment(name: str, logs: Path) -> dict[str, str]:
 
 
 def table(results: dict[str, dict[str, str]]) -> str:
-    lines = [f'| environment | Python | versions | {" | ".join(CHECKS)} |', '| --- ' * (len(CHECKS) + 3) + '|']
+    checks = [check for check in CHECKS if any(check in result for result in results.values())]
+    lines = [f'| environment | Python | versions | {" | ".join(checks)} |', '| --- ' * (len(checks) + 3) + '|']
     for name, (python, versions) in ENVIRONMENTS.items():
+        if name not in results:  # not tried yet
+            continue
         shown = ', '.join(f'{package} {version}' for package, version in versions.items() if version)
-        seen = [results.get(name, {}).get(check, '') for check in CHECKS]
-        marks = [mark if mark in ('yes', '') else 'no' for mark in seen]
+        marks = [{'yes': 'yes', '': ''}.get(results[name].get(check, ''), 'no') for check in checks]
         lines.append(f'| {name} | {python} | {shown} | {" | ".join(marks)} |')
     return '\n'.join(lines)
 

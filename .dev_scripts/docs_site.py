@@ -1,9 +1,12 @@
-"""What the site of docs/ needs beside mkdocs.yml: links that leave docs/, and how docstrings are read.
+"""What the site of docs/ needs beside mkdocs.yml: its first page, links that leave docs/, notebooks, and docstrings.
 
-Links are those of the repository, so that the pages can be read there as well: ``../configs/senet/README.md``. Whatever
-they name becomes part of the site under ``source/``, as do the files that it links in turn.
+The first page is README.md. Links are those of the repository, so that the pages can be read there as well:
+``../configs/senet/README.md``. Every linked file becomes part of the site under ``source/``, and so do the files that it
+links in turn. A notebook becomes a page with the outputs that are stored in it.
 """
 
+import base64
+import json
 import os.path as osp
 import re
 import runpy
@@ -31,15 +34,19 @@ def targets(uri: str, markdown: str) -> dict[str, str]:
     Returns:
         Dict[str, str]: For each link, as it is written, the path in the repository.
     """
-    own = uri.removeprefix('source/') if uri.startswith('source/') else f'docs/{uri}'
+    own = {'index.md': 'README.md'}.get(
+        uri, uri.removeprefix('source/') if uri.startswith('source/') else f'docs/{uri}'
+    )
     links = {match[1] for match in LINK.finditer(markdown) if match[1]}
     return {link: osp.normpath(osp.join(osp.dirname(own), link)) for link in links}
 
 
 def place(path: str) -> str:
     """Where something of the repository is on the site, from ``docs/``."""
+    if path == 'README.md':
+        return 'index.md'
     if path.startswith('docs/'):
-        return path.removeprefix('docs/')
+        return re.sub(r'\.ipynb$', '.md', path.removeprefix('docs/'))
     file = ROOT / path
     if file.is_dir():
         return f'source/{path}/README.md'
@@ -60,6 +67,23 @@ def text(path: str) -> str:
     return f'{UNSEARCHED}# {file.name}\n\n`{path}`\n\n````{LANGUAGES[file.suffix]}\n{file.read_text("utf-8")}````\n'
 
 
+def notebook(file: Path) -> tuple[str, dict[str, bytes]]:
+    """A notebook as Markdown, and its pictures by the name under which the Markdown shows them."""
+    parts, pictures = [], {}
+    for cell in json.loads(file.read_text(encoding='utf-8'))['cells']:
+        source = ''.join(cell['source'])
+        parts.append(source if cell['cell_type'] == 'markdown' else f'```python\n{source}\n```')
+        for output in cell.get('outputs', []):
+            data = output.get('data', {'text/plain': output.get('text', [])})
+            if 'image/png' in data:
+                name = f'{file.stem}_{len(pictures)}.png'
+                pictures[name] = base64.b64decode(data['image/png'])
+                parts.append(f'![Output of the code above]({name})')
+            else:
+                parts.append('```text\n' + ''.join(data['text/plain']).rstrip() + '\n```')
+    return '\n\n'.join(parts) + '\n', pictures
+
+
 def on_config(config: MkDocsConfig) -> None:
     """Name the repository and the address of the site, once .dev_scripts/release.py knows them."""
     release = runpy.run_path(str(ROOT / '.dev_scripts' / 'release.py'))
@@ -69,7 +93,13 @@ def on_config(config: MkDocsConfig) -> None:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Add to the site what its pages link and what those link in turn."""
+    """Add to the site its first page, its notebooks, and what its pages link and what those link in turn."""
+    files.append(File.generated(config, 'index.md', content=(ROOT / 'README.md').read_text(encoding='utf-8')))
+    for file in sorted((ROOT / 'docs').glob('*.ipynb')):
+        markdown, pictures = notebook(file)
+        files.append(File.generated(config, f'{file.stem}.md', content=markdown))
+        for name, content in pictures.items():
+            files.append(File.generated(config, name, content=content))
     pages = [(file.src_uri, file.content_string) for file in files.documentation_pages()]
     while pages:
         uri, markdown = pages.pop()

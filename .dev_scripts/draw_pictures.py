@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / 'docs' / 'images'
-PAGES = ['docs/see.md']
+PAGES = ['docs/attention.md']
 
 
 def commands() -> dict[str, str]:

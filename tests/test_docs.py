@@ -120,8 +120,8 @@ def test_nothing_comes_from_other_hosts(site):
 
 def test_the_search_finds_what_people_look_for(site):
     pages = json.loads((site[0] / 'search/search_index.json').read_text())['docs']
-    for word, page in {'FAQ': 'faq', 'cite': 'faq', 'notebook': 'faq', 'heatmap': 'glossary', 'saliency': 'glossary',
-                       'RAN': 'glossary', 'ABN': 'glossary', 'LTPA': 'glossary'}.items():  # fmt: skip
+    for word, page in {'FAQ': 'faq', 'cite': 'faq', 'notebook': 'notebook', 'heatmap': 'attention', 'saliency': 'attention',
+                       'RAN': 'resattn', 'ABN': 'abn', 'LTPA': 'pay_attention', 'install': 'index'}.items():  # fmt: skip
         found = {entry['location'] for entry in pages if re.search(rf'\b{word}\b', entry['title'] + entry['text'])}
         assert any(location.startswith(f'{page}.html') for location in found), word
 
@@ -134,7 +134,7 @@ def test_names_on_the_pages_are_in_the_package():
 
 def test_what_is_linked_outside_of_docs_is_part_of_the_site(site):
     folder, pages = site
-    assert 'source/configs/senet/index.html' in pages  # docs/configs.md links configs, and that list each folder
+    assert 'source/configs/senet/index.html' in pages  # docs/tools.md links configs, whose page lists each folder
     assert 'source/configs/senet/se-resnet50_imagenet.py.html' in pages['senet.html'].links
     assert 'se-resnet50_imagenet.py.html' in pages['source/configs/senet/index.html'].links
     text = (folder / 'source/configs/senet/se-resnet50-caffe_imagenet.py.html').read_text()
@@ -323,7 +323,8 @@ def test_the_example_of_add_attention(conv_block_attention):
 def test_the_code_of_the_page_on_attention():
     """As it stands there, on smaller images."""
     names = {}
-    for code in code_of('attention.md'):
+    for title in ('record_and_edit.py', 'edits.py'):
+        (code,) = code_of('attention.md', title)
         exec(code.replace('torch.rand(2, 3, 224, 224)', 'torch.rand(1, 3, 64, 64)'), names)
     assert set(names['maps']) == {f'stage{i}.attention1.map' for i in (1, 2, 3)}
     whole = names['model'](names['images'])[0]
@@ -335,7 +336,7 @@ def test_the_code_of_the_first_page(monkeypatch, capsys):
     """As it stands there, on the initialised network."""
     monkeypatch.chdir(ROOT)
     names = {}
-    for code in code_of('index.md'):
+    for code in code_of('first_steps.md'):
         exec(code.replace("'work_dirs/attention56_digits/epoch_12.pth'", 'None'), names)
     out = capsys.readouterr().out
     assert "'backbone.stage1.attention1.map': (64, 64, 16, 16)" in out and re.search(
@@ -366,7 +367,7 @@ def test_the_names_of_the_page_on_attention(name, config, kind):
 
 
 def test_the_config_for_ones_own_images(tmp_path, monkeypatch):
-    (config,) = code_of('configs.md', 'mydata.py')
+    (config,) = code_of('tools.md', 'mydata.py')
     rng = np.random.default_rng(0)
     for split in ('train', 'test'):
         for label in range(5):
@@ -409,7 +410,7 @@ def test_findings_K5_2_words_that_the_code_contradicts():
 
 def test_findings_K5_2_the_mask_means_what_captions_say():
     """0 leaves features unchanged, 1 doubles them."""
-    caption = re.sub(r'\s+', ' ', read('docs/index.md'))
+    caption = re.sub(r'\s+', ' ', read('docs/first_steps.md'))
     assert 'multiplied by 1 + mask: dark (0) leaves them unchanged, bright (1) doubles them' in caption
     module = AttentionModule(16, 1).eval()
     x = torch.randn(1, 16, 4, 4)

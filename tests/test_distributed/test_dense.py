@@ -11,7 +11,7 @@ from mmresattn.compat import cpu_launch
 from tests.conftest import ROOT
 
 SMALL = dict(base='attention56', stem_channels=8, channels=(8, 8, 16, 16), modules=(1, 1, 1, 0), poolings=(1, 1, 1, 0))
-# MMDetection's own ATSS, whose FPN leaves out the first output, on the backbone of docs/configs.md.
+# MMDetection's own ATSS, whose FPN leaves out the first output, on the backbone of docs/tools.md.
 ATSS = """
 _base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
 model = dict(
