@@ -1,8 +1,8 @@
 """What the site of docs/ needs beside mkdocs.yml: its first page, links that leave docs/, notebooks, and docstrings.
 
 The first page is README.md. Links are those of the repository, so that the pages can be read there as well:
-``../configs/senet/README.md``. Every linked file becomes part of the site under ``source/``, and so do the files that it
-links in turn. A notebook becomes a page with the outputs that are stored in it.
+``../configs/senet/README.md``. Every linked file becomes part of the site under ``source/``, and so do the files that
+it links in turn. A notebook becomes a page with the outputs that are stored in it.
 """
 
 import base64

@@ -2,9 +2,9 @@
 
 python .dev_scripts/draw_gallery.py    # about three minutes on one core
 
-Each mechanism is trained on the same features, those of EfficientNet-Lite0 from ImageNet at strides 16 and 32, which stay
-frozen. Behind the attention are global average pooling and a linear layer. Reads $MMRESATTN_DATA/clothing/{train,val}.
-The Attention Branch Network is that of weights/.
+Each mechanism is trained on the same frozen features: those of EfficientNet-Lite0 from ImageNet at strides 16 and 32.
+Global average pooling and a linear layer follow the attention. Reads $MMRESATTN_DATA/clothing/{train,val}. The last
+map is that of the Attention Branch Network in weights/.
 """
 
 import os

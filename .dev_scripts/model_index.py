@@ -75,12 +75,17 @@ def counted(metafile: Path) -> str:
     return ''.join(map(fill, MODEL.split(metafile.read_text())))
 
 
+def drawn_up(table: list[dict[str, str]]) -> str:
+    """A table in Markdown, without empty columns."""
+    columns = [name for name in table[0] if any(row[name] for row in table)]
+    lines = ['---:' if name in ('parameters', 'multiply-adds') else '---' for name in columns]
+    rows = [columns, lines, *([row[name] for name in columns] for row in table)]
+    return ''.join(f'| {" | ".join(row)} |\n' for row in rows)
+
+
 def tabulated(metafile: Path) -> str:
     """The text of the README beside a metafile, its table drawn up from the metafile."""
-    rows = [
-        '| config | parameters | multiply-adds | published by others | measured here |',
-        '| --- | ---: | ---: | --- | --- |',
-    ]
+    table = []
     for model in yaml.safe_load(metafile.read_text())['Models']:
         data = model['Metadata']
         here = [f'{name} {value}' for result in model['Results'] or [] for name, value in result['Metrics'].items()]
@@ -89,17 +94,17 @@ def tabulated(metafile: Path) -> str:
                 here.append(f"[MMPretrain's weights]({model[name]})")
             elif name in model:
                 here.append(f'[{name.lower()}]({osp.relpath(ROOT / model[name], metafile.parent)})')
-        rows.append(
-            '| {} | {:,} | {} | {} | {} |'.format(
-                f'[{model["Name"]}]({osp.relpath(ROOT / model["Config"], metafile.parent)})',
-                data['Parameters'],
-                f'{data["FLOPs"] / 1e9:.2f} G' if 'FLOPs' in data else '',
-                data.get('Published Results', ''),
-                ', '.join(here),
-            )
+        table.append(
+            {
+                'config': f'[{model["Name"]}]({osp.relpath(ROOT / model["Config"], metafile.parent)})',
+                'parameters': f'{data["Parameters"]:,}',
+                'multiply-adds': f'{data["FLOPs"] / 1e9:.2f} G' if 'FLOPs' in data else '',
+                'published by others': data.get('Published Results', ''),
+                'measured here': ', '.join(here),
+            }
         )
     readme = metafile.with_name('README.md')
-    return TABLE.sub(lambda _: '\n'.join(rows) + '\n', readme.read_text())
+    return TABLE.sub(lambda _: drawn_up(table), readme.read_text())
 
 
 def metafiles() -> list[Path]:
@@ -168,25 +173,23 @@ def zoo(page: Path) -> str:
             network = f'[{model["Name"]}](../{model["Config"]})'
             size = f'{data["Parameters"] / 1e6:.2f} M'
             here = [f'{name} {value} %' for result in results for name, value in result['Metrics'].items()]
+            here = [f'**measured here: {", ".join(here)}**'] if here else []
             here += [
                 f'[{name.lower()}]({model[name] if "://" in model[name] else "../" + model[name]})'
                 for name in ('Weights', 'Training Log')
                 if name in model
             ]
+            reported = [data[name] for name in ('Published Results', 'Other Ports') if name in data]
             tasks = ', '.join(result['Task'].removeprefix('Image ').lower() for result in results)
             table.append(
                 {
                     'network': f'{network}<br>from {begin}' if (begin := start(ROOT / model['Config'])) else network,
                     'task': f'{tasks}: {data["Training Data"]}',
                     'parameters, multiply-adds': f'{size}, {data["FLOPs"] / 1e9:.2f} G' if 'FLOPs' in data else size,
-                    'published': data.get('Published Results', ''),
-                    'other ports': data.get('Other Ports', ''),
-                    'measured here': ', '.join(here),
+                    'results': '<br>'.join(reported + ([', '.join(here)] if here else [])),
                 }
             )
-        columns = [name for name in table[0] if any(row[name] for row in table)]  # nothing measured, nothing shown
-        rows = [columns, ['---'] * len(columns), *([row[name] for name in columns] for row in table)]
-        text += f'\n## {title}\n\n' + ''.join(f'| {" | ".join(row)} |\n' for row in rows)
+        text += f'\n## {title}\n\n{drawn_up(table)}'
     return TABLE.sub(lambda _: f'{text}\n', page.read_text())
 
 

@@ -27,6 +27,7 @@ STATED = {
         (r'(?<=\nrepository-code: ").+(?=")', REPOSITORY),
         (r'(?<=\nurl: ").+(?=")', SITE),
     ],
+    'README.md': [(ADDRESS, REPOSITORY)],
     'SECURITY.md': [(ADDRESS, REPOSITORY)],
     'CODE_OF_CONDUCT.md': [(ADDRESS, REPOSITORY)],
     '.github/ISSUE_TEMPLATE/config.yml': [(ADDRESS, REPOSITORY)],

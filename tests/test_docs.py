@@ -1,4 +1,5 @@
 import argparse
+import ast
 import html.parser
 import importlib
 import json
@@ -120,10 +121,51 @@ def test_nothing_comes_from_other_hosts(site):
 
 def test_the_search_finds_what_people_look_for(site):
     pages = json.loads((site[0] / 'search/search_index.json').read_text())['docs']
-    for word, page in {'FAQ': 'faq', 'cite': 'faq', 'notebook': 'notebook', 'heatmap': 'attention', 'saliency': 'attention',
-                       'RAN': 'resattn', 'ABN': 'abn', 'LTPA': 'pay_attention', 'install': 'index'}.items():  # fmt: skip
+    places = {'FAQ': 'faq', 'cite': 'faq', 'notebook': 'notebook', 'heatmap': 'attention', 'saliency': 'attention'}
+    places |= {'RAN': 'resattn', 'ABN': 'abn', 'LTPA': 'pay_attention', 'install': 'index'}
+    for word, page in places.items():
         found = {entry['location'] for entry in pages if re.search(rf'\b{word}\b', entry['title'] + entry['text'])}
         assert any(location.startswith(f'{page}.html') for location in found), word
+
+
+def code_blocks():
+    """Page and text of every block of Python."""
+    for page in (ROOT / 'README.md', *DOCS.glob('*.md')):
+        for code in re.findall(r'(?ms)^```python[^\n]*\n(.*?)^```', page.read_text()):
+            yield page.name, code
+
+
+def test_blocks_of_code_name_what_there_is():
+    """What blocks import is there, and a type in a config is registered; some blocks also run, in the tests below."""
+    registered = {
+        key
+        for registry in vars(root).values()
+        if isinstance(registry, root.Registry)
+        for part in (registry, *registry.children.values())
+        for key in part.module_dict
+    }
+    blocks = list(code_blocks())
+    assert len(blocks) > 40
+    for page, code in blocks:
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith(('mmresattn', 'mmpretrain')):
+                for name in node.names:
+                    pkgutil.resolve_name(f'{node.module}:{name.name}')
+            elif isinstance(node, ast.keyword) and node.arg == 'type' and isinstance(node.value, ast.Constant):
+                name = node.value.value.rpartition('.')[2]
+                own = f"type='{name}'" in code and f'class {name}' in (DOCS / 'add_attention.md').read_text()
+                assert name in registered or own, f'{page}: {name}'
+
+
+def test_the_code_of_the_readme(monkeypatch, capsys, tmp_path):
+    """As it stands there, on smaller images."""
+    pytest.importorskip('timm')
+    monkeypatch.chdir(ROOT)
+    draw, tap = (code for page, code in code_blocks() if page == 'README.md')
+    exec(draw.replace("'maps'", repr(str(tmp_path))), {})
+    assert 'hat' in capsys.readouterr().out.split() and len([*tmp_path.rglob('*.png')]) == 1
+    exec(tap.replace('224, 224', '64, 64'), {})
+    assert 'stage1.attention1.map (2, 256, 16, 16)' in capsys.readouterr().out
 
 
 def test_names_on_the_pages_are_in_the_package():

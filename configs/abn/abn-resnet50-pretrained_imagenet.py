@@ -1,6 +1,6 @@
 """Attention Branch Network on MMPretrain's trained ResNet-50, ImageNet: 43,584,866 parameters, 7.62 G multiply-adds.
 
-Extractor and perception branch begin as resnet50_8xb32_in1k (76.55 % top-1 by MMPretrain), and so does the attention
+Extractor and perception branch start as resnet50_8xb32_in1k (76.55 % top-1 by MMPretrain), and so does the attention
 branch's copy of the last stage; the weights are downloaded when the training starts. Maps and classifiers are new. The
 schedule, 30 epochs from a learning rate of 0.01, is a choice made here.
 Data: data/imagenet/{train,val}/<class>/*, or under $MMRESATTN_DATA. On 8 GPUs of 32 images, the schedule's batch:

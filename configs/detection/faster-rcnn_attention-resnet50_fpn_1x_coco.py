@@ -1,7 +1,7 @@
 """Faster R-CNN with FPN on ResNet-50 with masks, COCO, 12 epochs: MMDetection's settings for ResNet-50.
 
-The backbone begins as torchvision's ResNet-50, which is downloaded, as MMDetection's does; masks are new and trained in
-every stage. Nobody has trained this config to its end yet.
+The backbone starts as torchvision's ResNet-50, which is downloaded, as MMDetection's does; masks are new and trained in
+every stage. It has not been trained here yet.
 Data: data/coco, as for MMDetection, or under $MMRESATTN_DATA.
 
     bash tools/dist_train.sh configs/detection/faster-rcnn_attention-resnet50_fpn_1x_coco.py 8

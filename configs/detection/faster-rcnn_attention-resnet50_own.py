@@ -1,6 +1,6 @@
 """Faster R-CNN on ResNet-50 with masks, for your own boxes: train.json and val.json in COCO's format, and images/.
 
-The classes are read from train.json. The backbone begins as torchvision's ResNet-50, which is downloaded.
+The classes are read from train.json. The backbone starts as torchvision's ResNet-50, which is downloaded.
 Data: data/own, a folder or a link, or own in $MMRESATTN_DATA. See docs/detection.md.
 
     python tools/train.py configs/detection/faster-rcnn_attention-resnet50_own.py

@@ -1,7 +1,7 @@
 """Faster R-CNN with FPN on Attention-56, COCO, 12 epochs: MMDetection's settings for ResNet-50.
 
 RAN's authors published no weights: train attention56_imagenet on ImageNet first.
-Without its checkpoint, training does not start. Nobody has trained this config to its end yet.
+Without its checkpoint, training does not start. It has not been trained here yet.
 Data: data/coco, as for MMDetection, or under $MMRESATTN_DATA.
 
     bash tools/dist_train.sh configs/detection/faster-rcnn_attention56_fpn_1x_coco.py 8 \\

@@ -1,6 +1,6 @@
-"""ResNet-50 with 5 non-local blocks that begins as MMPretrain's trained ResNet-50, ImageNet: 32,915,496 parameters.
+"""ResNet-50 with 5 non-local blocks that starts as MMPretrain's trained ResNet-50, ImageNet: 32,915,496 parameters.
 
-A block is the identity at first, so that the network begins with the accuracy of ResNet-50. MMPretrain's figure for
+A block is the identity at first, so that the network starts with the accuracy of ResNet-50. MMPretrain's figure for
 that is 76.55 % top-1 (resnet50_8xb32_in1k); the weights are downloaded when the training starts. The schedule, 30
 epochs from a learning rate of 0.01, is a choice made here.
 Data: data/imagenet/{train,val}/<class>/*, or under $MMRESATTN_DATA. On 8 GPUs of 32 images, the schedule's batch:

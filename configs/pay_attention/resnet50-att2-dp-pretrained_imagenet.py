@@ -1,7 +1,7 @@
 """MMPretrain's trained ResNet-50 under Learn To Pay Attention, ImageNet: 30,786,600 parameters, 4.09 G multiply-adds.
 
 Attention over the last two stages, scored by <l, g>, where g is a projection of the mean over the last stage. In no
-paper. The backbone begins as resnet50_8xb32_in1k (76.55 % top-1 by MMPretrain), which is downloaded when the training
+paper. The backbone starts as resnet50_8xb32_in1k (76.55 % top-1 by MMPretrain), which is downloaded when the training
 starts; attention and classifier are new. The schedule, 30 epochs from a learning rate of 0.01, is a choice made here.
 Data: data/imagenet/{train,val}/<class>/*, or under $MMRESATTN_DATA. On 8 GPUs of 32 images, the schedule's batch:
 

@@ -1,6 +1,6 @@
 """ResNet-34 with masks on ImageNet: 28,893,864 parameters, 4.42 G multiply-adds at 224.
 
-It begins as MMPretrain's ResNet-34, with equal scores, and learns where to look. Nobody has trained it to its end yet.
+It starts as MMPretrain's ResNet-34, with equal scores. It has not been trained here yet.
 Data: data/imagenet/{train,val}/<class>/*, or under $MMRESATTN_DATA. On 8 GPUs of 32 images, the schedule's batch:
 
     bash tools/dist_train.sh configs/resattn/attention-resnet34_imagenet.py 8

@@ -1,6 +1,6 @@
 """ResNet-50 with masks on ImageNet: 36,844,584 parameters, 6.35 G multiply-adds at 224.
 
-It begins as MMPretrain's ResNet-50, with equal scores, and learns where to look. Nobody has trained it to its end yet.
+It starts as MMPretrain's ResNet-50, with equal scores. It has not been trained here yet.
 Data: data/imagenet/{train,val}/<class>/*, or under $MMRESATTN_DATA. On 8 GPUs of 32 images, the schedule's batch:
 
     bash tools/dist_train.sh configs/resattn/attention-resnet50_imagenet.py 8

@@ -1,6 +1,6 @@
 """Attention-92 with the stem of ResNetV2 on ImageNet: 52,466,216 parameters, 10.53 G multiply-adds at 224.
 
-It begins as timm's ResNetV2-50, with equal scores, and learns where to look. Nobody has trained it to its end yet.
+It starts as timm's ResNetV2-50, with equal scores. It has not been trained here yet.
 It needs timm and huggingface_hub, and takes pixels from -1 to 1, as its source does.
 Data: data/imagenet/{train,val}/<class>/*, or under $MMRESATTN_DATA. On 8 GPUs of 32 images, the schedule's batch:
 

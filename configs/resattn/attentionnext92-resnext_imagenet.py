@@ -1,7 +1,6 @@
 """AttentionNeXt-92 with the stem of ResNets on ImageNet: 52,102,952 parameters, 10.70 G multiply-adds at 224.
 
-It begins as MMPretrain's ResNeXt-50 32x4d, with equal scores, and learns where to look. Nobody has trained it to its
-end yet.
+It starts as MMPretrain's ResNeXt-50 32x4d, with equal scores. It has not been trained here yet.
 Data: data/imagenet/{train,val}/<class>/*, or under $MMRESATTN_DATA. On 8 GPUs of 32 images, the schedule's batch:
 
     bash tools/dist_train.sh configs/resattn/attentionnext92-resnext_imagenet.py 8

@@ -1,6 +1,6 @@
 """DeepLabV3+ on ResNet-50 with masks for Cityscapes: 54,858,198 parameters.
 
-The backbone begins as torchvision's ResNet-50, which is downloaded. Nobody has trained this config yet. On 4 GPUs:
+The backbone starts as torchvision's ResNet-50, which is downloaded. It has not been trained here yet. On 4 GPUs:
 
     bash tools/dist_train.sh configs/segmentation/deeplabv3plus_attention-resnet50-d8_4xb2-80k_cityscapes-512x1024.py 4
 """

@@ -1,6 +1,6 @@
 """UPerNet on ResNet-50 with masks, for your own images and masks; with 150 classes 77,784,428 parameters.
 
-The classes are read from classes.txt. The backbone begins as torchvision's ResNet-50, which is downloaded.
+The classes are read from classes.txt. The backbone starts as torchvision's ResNet-50, which is downloaded.
 Data: data/own/{images,masks}/{train,val}/* and data/own/classes.txt, a folder or a link, or own in $MMRESATTN_DATA. See
 docs/segmentation.md.
 

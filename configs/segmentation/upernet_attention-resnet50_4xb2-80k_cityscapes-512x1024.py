@@ -1,6 +1,6 @@
 """UPerNet on ResNet-50 with masks for Cityscapes: 77,683,558 parameters.
 
-The backbone begins as torchvision's ResNet-50, which is downloaded. Nobody has trained this config yet. On 4 GPUs:
+The backbone starts as torchvision's ResNet-50, which is downloaded. It has not been trained here yet. On 4 GPUs:
 
     bash tools/dist_train.sh configs/segmentation/upernet_attention-resnet50_4xb2-80k_cityscapes-512x1024.py 4
 """

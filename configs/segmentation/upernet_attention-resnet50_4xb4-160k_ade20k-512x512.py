@@ -1,6 +1,6 @@
 """UPerNet on ResNet-50 with masks for ADE20K: 77,784,428 parameters.
 
-The backbone begins as torchvision's ResNet-50, which is downloaded. Nobody has trained this config yet. On 4 GPUs:
+The backbone starts as torchvision's ResNet-50, which is downloaded. It has not been trained here yet. On 4 GPUs:
 
     bash tools/dist_train.sh configs/segmentation/upernet_attention-resnet50_4xb4-160k_ade20k-512x512.py 4
 """

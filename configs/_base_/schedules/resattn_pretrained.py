@@ -1,4 +1,4 @@
-# For networks that begin as a published one: 10 epochs of 256 images, the deeper a unit on the trunk the closer to the
+# For networks that start as a published one: 10 epochs of 256 images, the deeper a unit on the trunk the closer to the
 # full learning rate, new masks and the classifier at the full one. Chosen by rule of thumb; nobody has tuned it.
 _base_ = '../default_runtime.py'
 
