@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmresattn.datasets.attention_maps import read_attention_map
-from mmresattn.editor import AttentionEditor
+from mmresattn.editor import AttentionEditor, training
 from tests.test_editor.test_session import NETS, write
 
 CHROMIUM = shutil.which('chromium')
@@ -23,7 +23,7 @@ uvicorn = pytest.importorskip('uvicorn', reason='The page needs uvicorn: pip ins
 server = pytest.importorskip('mmresattn.editor.server')
 
 STROKES = """() => {
-    const key = Object.keys(sessionStorage).find((one) => one.startsWith('draft'));
+    const key = Object.keys(sessionStorage).find((name) => name.startsWith('draft'));
     const { operations, place } = JSON.parse(sessionStorage.getItem(key));
     return operations.slice(0, place);
 }"""
@@ -228,6 +228,54 @@ def test_restarted_server(browser, files, tmp_path):
         running.stop()
 
 
+TRAIN = """
+import pathlib, sys, time
+for step in range(1, 5):
+    print(f'INFO - Epoch(train) [1][{step}/4]  loss: 1', flush=True)
+    time.sleep(0.3)
+pathlib.Path(sys.argv[-1], 'epoch_1.pth').touch()
+"""
+COMPARE = """
+import json, pathlib, sys
+out = pathlib.Path(sys.argv[-1])
+out.mkdir()
+result = dict(images=6, accuracy=[0.5, 1 / 3], to_right=[], to_wrong=['ant/0.png'], examples=[])
+(out / 'before_after.json').write_text(json.dumps(result))
+"""
+
+
+def test_training_from_the_page(browser, project, tmp_path, monkeypatch):
+    """The buttons and what they show, with short scripts in place of tools/train.py and the comparison."""
+    folder, config, checkpoint = project
+    for name, script in (('train.py', TRAIN), ('before_after.py', COMPARE)):
+        (tmp_path / name).write_text(script)
+    monkeypatch.setattr(training, '_tool', lambda name: str(tmp_path / name.split('/')[-1]))
+    running = Running((config, checkpoint, folder / 'edit'), tmp_path / 'out')
+    page = Page(browser, running.address)
+    start = page.page.locator('#start-training')
+    page.page.locator('#open-training').click()
+    start.click()
+    page.says('#training-state', 'manifest')  # nothing was corrected yet
+    page.press('Escape')
+    page.after(lambda: page.drag((0.1, 0.2), (0.9, 0.2)))
+    page.press('s')
+    page.says('#saved', 'Saved by Ann')
+    page.page.locator('#open-training').click()
+    use = page.page.locator('input[name=use]:checked').get_attribute('value')
+    start.click()
+    page.says('#training-state', 'Training')
+    sync_api.expect(start).to_be_disabled()
+    sync_api.expect(page.page.locator('#stop-training')).to_be_enabled()
+    sync_api.expect(page.page.locator('#training-state')).to_have_text('Done.', timeout=30_000)
+    page.says(
+        '#training-result', '6 held-out images: 50.00 % before, 33.33 % after. 0 answers turned right, 1 turned wrong.'
+    )
+    page.says('#training-command', f'training/1_{use}/config.py')
+    assert (running.editor.out / f'training/1_{use}/config.py').is_file()
+    running.stop()
+    page.close()
+
+
 def test_filters_and_resume(browser, running):
     page = Page(browser, running.address)
     editor = running.editor
@@ -318,6 +366,6 @@ def test_accessible(browser, running, scheme):
         elif dialog:
             page.page.locator('#open-training').click()
         found = axe.Axe().run(page.page).response['violations']
-        assert not found, [(one['id'], [node['html'] for node in one['nodes']]) for one in found]
+        assert not found, [(rule['id'], [node['html'] for node in rule['nodes']]) for rule in found]
         page.press('Escape')
     page.close()

@@ -212,7 +212,7 @@ export class Board extends EventTarget {
       this.#pan(event.clientX - gesture.last.clientX, event.clientY - gesture.last.clientY);
       gesture.last = event;
     } else {
-      const places = (event.getCoalescedEvents?.() ?? []).map((one) => this.#place(one));
+      const places = (event.getCoalescedEvents?.() ?? []).map((move) => this.#place(move));
       if (gesture?.kind === 'paint') gesture.stroke.points.push(...(places.length ? places : [this.#place(event)]));
       this.#drawMarks(this.#place(event));
     }

@@ -106,7 +106,7 @@ function show() {
   const label = images.label(images.current);
   const [before, after] = answer.answers;
   const classes = start.classes;
-  const scores = new Map(answer.scores.map(([one, ...both]) => [one, both]));
+  const scores = new Map(answer.scores.map(([number, ...both]) => [number, both]));
   const verdict = at('verdict');
   verdict.replaceChildren();
   const line = (text, className = '') => {
@@ -124,9 +124,9 @@ function show() {
       line(`${classes[answer.rose]} rose by ${(100 * (rise[1] - rise[0])).toFixed(1)} points.`);
   }
   at('scores').replaceChildren(
-    ...answer.scores.map(([one, ...both]) => {
+    ...answer.scores.map(([number, ...both]) => {
       const row = document.createElement('tr');
-      row.append(Object.assign(document.createElement('td'), { textContent: classes[one] }));
+      row.append(Object.assign(document.createElement('td'), { textContent: classes[number] }));
       for (const score of both) {
         const cell = Object.assign(document.createElement('td'), { textContent: percent(score), title: score });
         cell.style.setProperty('--share', `${100 * score}%`);
@@ -398,7 +398,7 @@ document.addEventListener('keydown', (event) => {
   } else if (key === 'Escape') {
     board.cancel();
   }
-  const found = KEYS.find(([one]) => one === key);
+  const found = KEYS.find(([name]) => name === key);
   if (!found) return;
   event.preventDefault();
   found[2]();
@@ -479,12 +479,12 @@ async function main() {
   start = await get('start');
   wire();
   choose('brush');
-  at('layer').replaceChildren(...start.layers.map(({ name: one, title }) => new Option(title, one)));
+  at('layer').replaceChildren(...start.layers.map(({ name, title }) => new Option(title, name)));
   const chosen = localStorage.getItem('layer');
-  if (start.layers.some((one) => one.name === chosen)) at('layer').value = chosen;
-  at('colours').replaceChildren(...Object.keys(start.colours).map((one) => new Option(one)));
-  at('why').replaceChildren(new Option('off', ''), ...start.classes.map((one, i) => new Option(one, i)));
-  at('names').replaceChildren(...start.names.map((one) => new Option(one)));
+  if (start.layers.some(({ name }) => name === chosen)) at('layer').value = chosen;
+  at('colours').replaceChildren(...Object.keys(start.colours).map((name) => new Option(name)));
+  at('why').replaceChildren(new Option('off', ''), ...start.classes.map((name, i) => new Option(name, i)));
+  at('names').replaceChildren(...start.names.map((name) => new Option(name)));
   colour();
   startTraining(start);
   images.start(start);

@@ -150,7 +150,8 @@ export class Images extends EventTarget {
   nextUntouched() {
     const { list } = this;
     const place = list.indexOf(this.current);
-    const found = [...list.slice(place + 1), ...list.slice(0, place)].find((one) => this.state(one) === 'untouched');
+    const others = [...list.slice(place + 1), ...list.slice(0, place)];
+    const found = others.find((number) => this.state(number) === 'untouched');
     if (found !== undefined) this.open(found);
     return found !== undefined;
   }
