@@ -579,7 +579,7 @@ NETWORKS = {
 
 @torch.no_grad()
 @pytest.mark.parametrize('name', NETWORKS)
-def test_K1_19_outputs_are_those_of_the_official_network(name):
+def test_findings_K1_19_outputs_are_those_of_the_official_network(name):
     family, network, layers, model, sides = NETWORKS[name]
     official = layers()
     images = official.randn(2, 3, *sides)
@@ -655,7 +655,7 @@ def densenet(tmp_path_factory):
 
 
 @torch.no_grad()
-def test_K1_19_command_line(densenet, tmp_path, capsys):
+def test_findings_K1_19_command_line(densenet, tmp_path, capsys):
     weights, images, expected, cfg = densenet
     src, out = tmp_path / 'model_best.pth.tar', tmp_path / 'abn.safetensors'
     state = {f'module.{name}': weight for name, weight in weights.items()}
@@ -774,7 +774,7 @@ def test_everything_wrong_is_named(densenet):
 
 
 @torch.no_grad()
-def test_K1_11_se_resnets_of_other_strides_and_poolings_are_refused():
+def test_findings_K1_11_se_resnets_of_other_strides_and_poolings_are_refused():
     timm_layers, legacy, with_our_names = se_resnet_timm(), se_resnet_legacy(1), built(narrow_se('se-resnet50'))
     weights = {'mmpretrain': with_our_names.state_dict()}
     for name, layers in (('timm', timm_layers), ('legacy', legacy)):

@@ -340,7 +340,7 @@ def test_K1_5_new_attention_in_a_known_backbone_starts_fresh(attention, monkeypa
     assert all(torch.equal(loaded[key], value.to(loaded[key].dtype)) for key, value in given.items())
 
 
-def test_K1_6_published_weights_say_what_they_are_for(tiny, tmp_path, capsys):
+def test_K1_6_K6_3_published_weights_say_what_they_are_for(tiny, tmp_path, capsys):
     model = build(tiny)
     classes = [f'digit {i}' for i in range(10)]
     torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=classes))), tmp_path / 'a.pth')
