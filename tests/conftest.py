@@ -1,12 +1,16 @@
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
+import tempfile
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from mmengine.config import config
 from mmengine.utils import ManagerMixin
 from torch.nn import functional
@@ -23,24 +27,22 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 enable()  # as tools and configs do
 enable_operators()
 
-FORMATTED, format_code = {}, config.FormatCode
-
-
-def format_once(text, **style):
-    """MMEngine formats the same config for its log, files and every checkpoint: most of the time of a tiny training."""
-    if text not in FORMATTED:
-        FORMATTED[text] = format_code(text, **style)
-    return FORMATTED[text]
-
-
-config.FormatCode = format_once
+# MMEngine formats the config for its log, its file and every checkpoint: most of the time of a tiny training.
+config.FormatCode = lambda text, **style: (text, True)
 
 
 class WithoutBatchNorm(TorchFunctionMode):
-    """BatchNorm changes neither shapes nor multiply-adds, and takes most of the time on the meta device."""
+    """BatchNorm only scales and shifts, and that only where gradients are taken: fast on the meta device."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        return args[0] if function is functional.batch_norm else function(*args, **(kwargs or {}))
+        return (affine if function is functional.batch_norm else function)(*args, **(kwargs or {}))
+
+
+def affine(x, mean, variance, weight=None, bias=None, *args, **kwargs):
+    if weight is None or not torch.is_grad_enabled():
+        return x.clone()  # which an activation may overwrite
+    shape = [-1] + [1] * (x.dim() - 2)
+    return x * weight.view(shape) + bias.view(shape)
 
 
 def record_if_any(model):
@@ -84,6 +86,19 @@ def check_onnx(model, images, file):
         )
 
 
+@pytest.fixture
+def saved_figures(monkeypatch):
+    """The figures of Matplotlib that are written to files, by the names of the files."""
+    figures, savefig = {}, Figure.savefig
+
+    def save(figure, path, **kwargs):
+        figures[Path(path).name] = figure
+        savefig(figure, path, **kwargs)
+
+    monkeypatch.setattr(Figure, 'savefig', save)
+    return figures
+
+
 ON_DEVICE = ('test_models', 'test_visualization', 'test_attention_inferencer')
 
 
@@ -104,17 +119,63 @@ def made_on_device(request, device):
     torch.set_default_device(None)
 
 
+def environment(**env):
+    # Two processes a test on two cores: one thread each, and the same number everywhere, so that sums agree bit by bit.
+    return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), 'PYTHONWARNINGS': 'ignore', **env}
+
+
+# Processes are forked from a server that has done the imports and nothing else: the process of the tests may have
+# threads of autograd, which no fork survives.
+FORK_SERVER = multiprocessing.get_context('forkserver')
+FORK_SERVER.set_forkserver_preload(['tests.conftest', 'mmpretrain.apis', 'mmresattn.apis'])
+
+
+class Script:
+    """A script that runs from the root in a process group of its own, without the seconds that imports take."""
+
+    def __init__(self, *args, **env):
+        self.folder = tempfile.TemporaryDirectory()
+        self.process = FORK_SERVER.Process(target=run_script, args=(list(map(str, args)), env, self.folder.name))
+        self.process.start()
+        self.pid = self.process.pid
+
+    def read(self, name):
+        return (Path(self.folder.name) / name).read_text(errors='replace')
+
+    @property
+    def output(self):
+        return self.read('stdout') + self.read('stderr')
+
+    def wait(self):
+        self.process.join()
+        return self.process.exitcode
+
+    def finish(self):
+        assert self.wait() == 0, self.output[-3000:]
+        return self.output
+
+
+def run_script(args, env, folder):
+    os.setsid()
+    os.chdir(ROOT)
+    multiprocessing.set_start_method('fork', force=True)
+    os.environ.update(environment(**env))
+    torch.set_num_threads(1)
+    for fd, name in (1, 'stdout'), (2, 'stderr'):
+        os.dup2(os.open(f'{folder}/{name}', os.O_WRONLY | os.O_CREAT), fd)
+    sys.argv = args
+    runpy.run_path(args[0], run_name='__main__')
+
+
 @pytest.fixture(scope='session')
 def python():
     """Runs Python on some arguments, from the root, on one thread, and returns the finished process."""
 
     def run(*args, **env):
-        return subprocess.run([sys.executable, *map(str, args)], cwd=ROOT, env=environment(**env), capture_output=True,
-                              text=True)  # fmt: skip
+        if not str(args[0]).endswith('.py'):
+            return subprocess.run([sys.executable, *map(str, args)], cwd=ROOT, env=environment(**env),
+                                  capture_output=True, text=True)  # fmt: skip
+        script = Script(*args, **env)
+        return subprocess.CompletedProcess(args, script.wait(), script.read('stdout'), script.read('stderr'))
 
     return run
-
-
-def environment(**env):
-    # Two processes a test on two cores: one thread each, and the same number everywhere, so that sums agree bit by bit.
-    return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), 'PYTHONWARNINGS': 'ignore', **env}

@@ -15,10 +15,8 @@ def enter(rank, function, folder, processes, args):
 def in_processes(tmp_path_factory):
     """Runs ``function(rank, *args)`` in processes that gloo joins, and gives what each of them returned.
 
-    They are forked from a server that has done the imports and nothing else: the process of the tests may have threads
-    of autograd, which no fork survives. Those that use CUDA must be spawned.
+    They are forked from the server of tests/conftest.py. Those that use CUDA must be spawned.
     """
-    multiprocessing.get_context('forkserver').set_forkserver_preload(['tests.conftest', 'mmresattn.apis'])
 
     def run(function, *args, processes=2, start_method='forkserver'):
         folder = tmp_path_factory.mktemp('processes')

@@ -17,8 +17,12 @@ from tools import train as train_tool
 ITERATIONS, BATCH, LR = 6, 8, 0.1
 CONFIG = f"""
 _base_ = '{ROOT}/configs/{{}}.py'
+arch = dict(
+    _delete_=True, base='attention56-cifar', channels=(8, 8, 8), stem_channels=8, poolings=(1, 1, 1), t=1,
+    bottom_units=1
+)
 model = dict(
-    backbone=dict(arch=dict(_delete_=True, base='attention56-cifar', channels=(8, 8, 8), stem_channels=8)),
+    backbone=dict(arch=arch),
     head=dict(in_channels=8),
 )
 train_dataloader = dict(batch_size={BATCH}, num_workers=0, sampler=dict(infinite=True))
@@ -114,11 +118,11 @@ def test_fsdp_trains_and_resumes_as_ddp_does(in_processes, tmp_path):
 
 def test_ddp_resumes_exactly_buffers_too(in_processes, tmp_path):
     """With all that is random, as in one process; every process has statistics of its own until they are saved."""
-    text = test_train.ITERATIONS.replace('max_iters=60, val_interval=1000', 'max_iters=15, val_interval=10')
+    text = test_train.ITERATIONS.replace('max_iters=30, val_interval=1000', 'max_iters=8, val_interval=1000')
     config = test_train.write(tmp_path, text)
     in_processes(train, config, tmp_path / 'a')
-    in_processes(train, config, tmp_path / 'b', '--resume', str(tmp_path / 'a' / 'iter_10.pth'))
-    a, b = (weights(tmp_path / run, 15) for run in 'ab')
+    in_processes(train, config, tmp_path / 'b', '--resume', str(tmp_path / 'a' / 'iter_5.pth'))
+    a, b = (weights(tmp_path / run, 8) for run in 'ab')
     assert any('running_var' in key for key in a) and all(torch.equal(a[key], b[key]) for key in a)
 
 

@@ -23,7 +23,16 @@ def runner(work_dir, by_epoch, *hooks):
     cfg = Config.fromfile(ROOT / 'configs/resattn/attention56_digits.py')
     cfg.work_dir = str(work_dir)
     cfg.experiment_name = work_dir.name
-    cfg.model.backbone.arch = dict(base='attention56-cifar', channels=(8, 8, 8), stem_channels=8)
+    cfg.model.backbone.arch = dict(
+        base='attention56-cifar',
+        channels=(8, 8, 8),
+        stem_channels=8,
+        modules=(1, 1, 0),
+        units_after=(0, 0, 0),
+        poolings=(1, 1, 1),
+        t=1,
+        bottom_units=1,
+    )
     cfg.model.head.in_channels = 8
     cfg.train_dataloader.dataset.indices = 64
     cfg.val_dataloader.dataset.indices = 32

@@ -1,9 +1,8 @@
 import csv
+import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 import zipfile
 
@@ -12,7 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tests.conftest import ROOT, environment
+from tests.conftest import Script
 from tools import experiments
 from tools.experiments import CONFIGS, TABLES, Results, Row, check_settings, locked, ranks
 
@@ -129,21 +128,12 @@ def data(tmp_path):
     return tmp_path / 'data'
 
 
-def start(data, work_dir):
+def start(data, work_dir, rows='attention56_c*'):
     """Two rows of table 1."""
-    return subprocess.Popen(
-        [sys.executable, 'tools/experiments.py', '1', '--rows', 'attention56_c*', '--iterations', '5', '--seeds', '0']
-        + ['--data', data, '--work-dir', work_dir],
-        cwd=ROOT,
-        env=environment(COLUMNS='300'),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    return Script('tools/experiments.py', 1, '--rows', rows, '--iterations', 5, '--seeds', 0, '--data', data,
+                  '--work-dir', work_dir, COLUMNS='300')  # fmt: skip
 
 
-@pytest.mark.timeout(900)  # eight processes, one after the other
 def test_rows_are_resumed_skipped_and_fail_alone(data, tmp_path):
     work = tmp_path / 'work'
     mixed, channel = (work / f'attention56_{name}cifar10' for name in ('', 'channel_'))
@@ -151,19 +141,18 @@ def test_rows_are_resumed_skipped_and_fail_alone(data, tmp_path):
     channel.write_text('in the way')
     killed = start(data, work)
     while not (mixed / 'seed0/iter_2.pth').exists():
-        assert killed.poll() is None, killed.communicate()[0][-3000:]
+        assert killed.process.is_alive(), killed.output[-3000:]
         time.sleep(0.01)
-    killed.kill()  # its training lives on
+    os.kill(killed.pid, signal.SIGKILL)  # its training lives on
     killed.wait()
     with pytest.raises(RuntimeError, match='another process'), locked(mixed / 'seed0'):
         pass
     os.killpg(killed.pid, signal.SIGKILL)
     assert not (mixed / 'seed0/metrics.json').exists()
 
-    process = start(data, work)
-    output, _ = process.communicate()
-    assert process.returncode == 1, output[-3000:]
-    assert 'channel_cifar10, seed 0 failed' in output
+    again = start(data, work)
+    assert again.wait() == 1, again.output[-3000:]
+    assert 'channel_cifar10, seed 0 failed' in again.output
     assert re.search(r'resumed epoch: 0, iter: [1-9]', (mixed / 'seed0/train.log').read_text())
     table = (work / 'table1/table.md').read_text()
     assert re.search(r'\| mixed attention \(f1\) \| [\d.]+ \| 1 \| order 1 \|  \|', table)
@@ -171,19 +160,15 @@ def test_rows_are_resumed_skipped_and_fail_alone(data, tmp_path):
         r'\| channel attention \(f2\) \| - \| - \| order - \| 0 of 1 seeds; .*(Not a directory|File exists)', table
     )
 
-    channel.unlink()
     before = (mixed / 'seed0/train.log').read_text()
-    process = start(data, work)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output[-3000:]
+    start(data, work, 'attention56_cifar10').finish()
     assert (mixed / 'seed0/train.log').read_text() == before
     rows = list(csv.DictReader(open(work / 'table1/results.csv')))
     errors = {row['config'].split('/')[-1]: row['error'] for row in rows}
     assert list(errors) == ['attention56_cifar10', 'attention56_channel_cifar10', 'attention56_spatial_cifar10']
-    assert (
-        all(0 <= float(errors[config]) <= 100 for config in list(errors)[:2])
-        and not errors['attention56_spatial_cifar10']
-    )
+    tested = json.loads((mixed / 'seed0/metrics.json').read_text())['accuracy/top1']
+    assert float(errors['attention56_cifar10']) == pytest.approx(100 - tested, abs=0.01)
+    assert not any(list(errors.values())[1:])
     assert {(row['training_images'], row['test_images'], row['scale']) for row in rows} == {('200', '60', 'custom')}
 
 

@@ -27,7 +27,9 @@ def trained(tmp_path_factory):
     config = work_dir / 'tiny.py'
     config.write_text(
         f"_base_ = '{ROOT}/configs/resattn/attention56_digits.py'\n"
-        "model = dict(backbone=dict(arch=dict(_delete_=True, base='attention56-cifar', channels=(8, 8, 8))),\n"
+        "arch = dict(base='attention56-cifar', channels=(8, 8, 8), modules=(1, 1, 0),\n"
+        '            units_after=(0, 0, 0), poolings=(1, 1, 1), t=1, bottom_units=1)\n'
+        'model = dict(backbone=dict(arch=dict(arch, _delete_=True)),\n'
         '             head=dict(in_channels=8))\n'
     )
     train_tool.main(

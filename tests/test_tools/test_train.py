@@ -9,14 +9,18 @@ import pytest
 import torch
 
 from mmresattn.apis import latest_checkpoint
-from tests.conftest import ROOT, environment
+from tests.conftest import ROOT, Script, environment
 from tools import train as train_tool
 
 # Everything random that training knows: shuffling, augmentation in two workers, mixup in the main process.
 CONFIG = """
 _base_ = '{root}/configs/resattn/attention56_digits.py'
+arch = dict(
+    _delete_=True, base='attention56-cifar', channels=(8, 8, 8), stem_channels=8, modules=(1, 1, 0),
+    poolings=(1, 1, 1), units_after=(0, 0, 0), t=1, bottom_units=1
+)
 model = dict(
-    backbone=dict(arch=dict(_delete_=True, base='attention56-cifar', channels=(8, 8, 8), stem_channels=8)),
+    backbone=dict(arch=arch),
     head=dict(in_channels=8),
     train_cfg=dict(augments=dict(type='Mixup', alpha=1.0)),
 )
@@ -27,23 +31,23 @@ train_pipeline = [
     dict(type='RandomErasing', erase_prob=0.5, mode='rand'),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(batch_size=32, num_workers=2, dataset=dict(indices=650, pipeline=train_pipeline))
-param_scheduler = dict(_delete_=True, type='CosineAnnealingLR', T_max=60, by_epoch=False)
+train_dataloader = dict(batch_size=32, num_workers=2, dataset=dict(indices=330, pipeline=train_pipeline))
+param_scheduler = dict(_delete_=True, type='CosineAnnealingLR', T_max=30, by_epoch=False)
 """
 EPOCHS = """
 train_cfg = dict(by_epoch=True, max_epochs=3, val_interval=3)
 """
-# Saved in the middle of an epoch of 20 iterations.
+# Saved in the middle of an epoch of 10 iterations.
 MID_EPOCH = (
     EPOCHS
     + """
-default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=10))
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=5))
 """
 )
 ITERATIONS = """
-train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=60, val_interval=1000)
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=30, val_interval=1000)
 train_dataloader['sampler'] = dict(infinite=True)
-default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=10))
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=5))
 log_processor = dict(by_epoch=False)
 """
 
@@ -58,7 +62,7 @@ train_dataloader = dict(
     dataset=dict(
         _delete_=True,
         type='InMemory',
-        dataset=dict(type='ImageArrays', data='digits', split='train', indices=650, pipeline=load_pipeline),
+        dataset=dict(type='ImageArrays', data='digits', split='train', indices=330, pipeline=load_pipeline),
     ),
 )
 data_preprocessor = dict(
@@ -67,7 +71,7 @@ data_preprocessor = dict(
 )
 optim_wrapper = dict(type='AutocastOptimWrapper')
 train_cfg = dict(by_epoch=True, max_epochs=3, val_interval=3)
-default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=10))
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=5))
 """
 
 
@@ -77,50 +81,23 @@ def write(tmp_path, text):
     return path
 
 
-def start(*args):
-    """tools/train.py in a process group of its own, with its workers."""
-    return subprocess.Popen(
-        [sys.executable, 'tools/train.py', *map(str, args)],
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(process):
-    output, _ = process.communicate()
-    assert process.returncode == 0, output[-3000:]
-    return output
-
-
-@pytest.mark.parametrize(
-    ('kind', 'whole', 'last'),
-    [
-        (EPOCHS, 'epoch_1.pth', 'epoch_3.pth'),
-        (MID_EPOCH, 'iter_30.pth', 'iter_60.pth'),
-        (ITERATIONS, 'iter_30.pth', 'iter_60.pth'),
-        (IN_MEMORY, 'iter_30.pth', 'iter_60.pth'),
-    ],
-    ids=['epochs', 'middle-of-an-epoch', 'iterations', 'in-memory'],
-)
-def test_killed_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, kind, whole, last):
-    config = write(tmp_path, kind)
-    uninterrupted = start(config, '--work-dir', tmp_path / 'a')
-    killed = start(config, '--work-dir', tmp_path / 'b')
-    while not (tmp_path / 'b' / whole).exists():
-        assert killed.poll() is None, killed.communicate()[0][-3000:]
+@pytest.mark.parametrize('kind', [MID_EPOCH, IN_MEMORY], ids=['middle-of-an-epoch', 'in-memory'])
+def test_killed_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, kind):
+    """With checkpoints of whole epochs and in a loop of iterations, see test_engine/test_stop_hooks.py."""
+    command = ('tools/train.py', write(tmp_path, kind), '--work-dir')
+    uninterrupted = Script(*command, tmp_path / 'a')
+    killed = Script(*command, tmp_path / 'b')
+    last = tmp_path / 'b/last_checkpoint'  # which is written when the checkpoint is complete
+    while not (last.exists() and last.read_text().endswith('iter_15.pth')):
+        assert killed.process.is_alive(), killed.output[-3000:]
         time.sleep(0.01)
-    time.sleep(0.2)  # into the middle of what comes next
-    os.killpg(killed.pid, signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL and not (tmp_path / 'b' / last).exists()
-    output = finish(start(config, '--work-dir', tmp_path / 'b', '--resume'))
-    assert re.search(r'resumed epoch: [1-9]|resumed epoch: 0, iter: [1-9]', output)
-    finish(uninterrupted)
-    a, b = (torch.load(tmp_path / run / last, weights_only=True) for run in 'ab')
-    assert a['meta']['iter'] == b['meta']['iter'] == 60
+    os.killpg(killed.pid, signal.SIGKILL)  # with its workers
+    assert killed.wait() == -signal.SIGKILL and not (tmp_path / 'b/iter_30.pth').exists()
+    output = Script(*command, tmp_path / 'b', '--resume').finish()
+    assert re.search(r'resumed epoch: [1-9]', output)
+    uninterrupted.finish()
+    a, b = (torch.load(tmp_path / run / 'iter_30.pth', weights_only=True) for run in 'ab')
+    assert a['meta']['iter'] == b['meta']['iter'] == 30
     assert a['state_dict'].keys() == b['state_dict'].keys()
     assert all(torch.equal(a['state_dict'][key], b['state_dict'][key]) for key in a['state_dict'])
     momenta = [
@@ -189,7 +166,7 @@ def test_two_processes_with_gloo_agree(tmp_path):
     output = torchrun(tmp_path, config, '--work-dir', tmp_path / 'work')
     assert 'accuracy/top1' in output
     ranks = [torch.load(tmp_path / 'work' / f'rank{rank}.pth', weights_only=True) for rank in (0, 1)]
-    assert [rank['seen'] for rank in ranks] == [320, 320]  # of 325 each: the last batch is dropped
+    assert [rank['seen'] for rank in ranks] == [160, 160]  # of 165 each: the last batch is dropped
     for kind in ('model', 'ema'):
         models = [rank[kind] for rank in ranks]
         assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
