@@ -185,7 +185,7 @@ def test_pretrained_weights_may_be_elsewhere_and_their_lack_is_no_silence(monkey
 
 
 @torch.no_grad()
-def test_K1_11_weights_of_mmpretrains_zoo_give_its_outputs(tmp_path):
+def test_findings_K1_11_weights_of_mmpretrains_zoo_give_its_outputs(tmp_path):
     """A narrow network with random weights and statistics stands in for the file of that name."""
     for depth in (50, 101):
         address = ModelHub.get(f'seresnet{depth}_8xb32_in1k').weights

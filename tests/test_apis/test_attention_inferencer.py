@@ -15,6 +15,7 @@ from mmresattn.apis import AttentionInferencer
 from mmresattn.datasets.image_files import BrokenImage
 from mmresattn.models.layers import record_attention
 from mmresattn.visualization import overlay
+from mmresattn.visualization.attention_figure import short_name
 from tests.conftest import ROOT
 
 TINY = dict(base='attention56-cifar', channels=(8, 8, 8), modules=(1, 1, 0), poolings=(1, 1, 1), t=1, bottom_units=1)
@@ -175,9 +176,12 @@ def test_an_address(inferencer, photos):
     assert found['name'] == 'photo1' and found['pred_score'] == inferencer(photo(1))[0]['pred_score']
 
 
-def test_figures(inferencer, tmp_path):
+def test_figures(inferencer, tmp_path, saved_figures):
     result = inferencer.draw(photo(0), tmp_path / 'maps.png', channels=3)
-    assert 'attention_on_image' in result and cv2.imread(str(tmp_path / 'maps.png')).std() > 10
+    titles = [axis.get_title() for axis in saved_figures['maps.png'].axes]
+    assert result['attention_on_image']
+    for name in result['attention_on_image']:  # the three strongest channels of each
+        assert sum(title.startswith(f'{short_name(name)} [') for title in titles) == 3
     inferencer.draw_masks(photo(0), tmp_path / 'masks.svg', channels=2)
     text = (tmp_path / 'masks.svg').read_text()
     assert text.count('>stage1.attention1<') == text.count('>stage2.attention1<') == 2 and 'features before' in text
@@ -365,7 +369,7 @@ TRANSFORMER = dict(
 )
 
 
-def test_transformers_of_mmpretrain_have_maps_too(photos, tmp_path):
+def test_transformers_of_mmpretrain_have_maps_too(photos, tmp_path, saved_figures):
     torch.manual_seed(0)
     head = dict(type='VisionTransformerClsHead', num_classes=5, in_channels=16)
     inferencer = AttentionInferencer(config(backbone=TRANSFORMER, neck=None, head=head), pretrained=False)
@@ -385,4 +389,6 @@ def test_transformers_of_mmpretrain_have_maps_too(photos, tmp_path):
     corner = [one.isfinite().nonzero()[0] for one in (placed[20], placed[:, 28])]
     assert placed[corner[1], corner[0]].item() == pytest.approx(row[0, 0].item(), abs=0.02)
     inferencer.draw(str(photos / 'photo0.png'), tmp_path / 'maps.png', query=(20, 20))
-    assert (tmp_path / 'maps.png').stat().st_size > 10_000
+    panel = next(axis for axis in saved_figures['maps.png'].axes if axis.get_title() == 'rollout')
+    drawn = np.ma.masked_invalid(panel.images[-1].get_array())
+    np.testing.assert_allclose(drawn.filled(np.nan), placed, atol=1e-5)

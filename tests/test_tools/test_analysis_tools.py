@@ -1,18 +1,17 @@
 import csv
 
 import mmengine
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from PIL import Image
 from torch.optim.swa_utils import update_bn
 
 import mmresattn  # noqa: F401
 from mmresattn.apis import load_classifier
 from mmresattn.evaluation import stage_responses
 from tests.conftest import ROOT
+from tools import test as test_tool
 from tools.analysis_tools import responses, robustness
 
 DIGITS = f'{ROOT}/configs/resattn/attention56_digits.py'
@@ -51,10 +50,9 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_accuracy_at_eps_0_is_that_of_the_test_script(python, barely_trained, tmp_path, capsys):
-    metrics = tmp_path / 'metrics.json'
-    done = python('tools/test.py', *barely_trained, '--work-dir', tmp_path, '--out', metrics, '--out-item', 'metrics')
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_accuracy_at_eps_0_is_that_of_the_test_script(barely_trained, tmp_path, capsys):
+    metrics = str(tmp_path / 'metrics.json')
+    test_tool.main([*barely_trained, '--work-dir', str(tmp_path), '--out', metrics, '--out-item', 'metrics'])
     robustness.main([*barely_trained, '--eps', '0', '--steps', '1', '--out', str(tmp_path)])
     found = rows(tmp_path / 'robustness.csv')
     right = [float(row['accuracy']) * 360 / 100 for row in found]
@@ -63,7 +61,7 @@ def test_accuracy_at_eps_0_is_that_of_the_test_script(python, barely_trained, tm
     assert 36 < clean < 360  # neither chance nor all
 
 
-def test_robustness_of_two_networks(barely_trained, tmp_path, capsys):
+def test_robustness_of_two_networks(barely_trained, tmp_path, capsys, saved_figures):
     config = tiny_config(tmp_path / 'naive.py', residual=False)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         fresh = MODELS.build(Config.fromfile(config).model)
@@ -84,7 +82,9 @@ def test_robustness_of_two_networks(barely_trained, tmp_path, capsys):
     lines = (tmp_path / 'a' / 'b' / 'robustness.md').read_text().splitlines()
     assert lines[0] == '| model | attack | eps 0 | eps 8 | eps 32 |' and len(lines) == 2 + 4
     assert lines[3] == f'| tiny | pgd | {" | ".join(f"{n:.2f}" for n in accuracy[3:6])} |'
-    assert np.asarray(Image.open(tmp_path / 'a' / 'b' / 'robustness.png')).std() > 10
+    curves = saved_figures['robustness.png'].axes[0].lines
+    assert [list(curve.get_xdata()) for curve in curves] == 4 * [[0, 8, 32]]
+    assert [n for curve in curves for n in curve.get_ydata()] == pytest.approx(accuracy)
 
 
 def test_max_images_are_a_sample(barely_trained):
@@ -118,7 +118,7 @@ def test_robustness_says_what_is_wrong(barely_trained, tmp_path, capsys):
         main([config, checkpoint, '--cfg-options', 'data_preprocessor.mean=None'])
 
 
-def test_responses_of_three_networks(barely_trained, tmp_path, capsys):
+def test_responses_of_three_networks(barely_trained, tmp_path, capsys, saved_figures):
     naive = tiny_config(tmp_path / 'naive.py', residual=False, modules=(2, 1, 1))
     plain = tiny_config(tmp_path / 'plain.py', modules=(0, 0, 0), units_after=(4, 4, 4))
     responses.main(['--net', 'residual', *barely_trained, '--net', 'naive', naive, 'none', '--net', 'plain', plain,
@@ -143,7 +143,10 @@ def test_responses_of_three_networks(barely_trained, tmp_path, capsys):
         '| stage1.attention1', '| stage1.attention2', '| stage1', '| stage2.attention1', '| stage2',
         '| stage3.attention1', '| stage3']  # fmt: skip
     assert lines[6].startswith(f'| stage1 | 1 ({expected["stage1"]:.3g}) | 1 (') and lines[5].endswith('|  |')
-    assert np.asarray(Image.open(tmp_path / 'out' / 'responses.png')).std() > 10
+    curves = {curve.get_label(): curve.get_ydata() for curve in saved_figures['responses.png'].axes[0].lines}
+    for label, net in nets.items():
+        drawn = [float(row['normalised']) for row in net if '.' in row['block']]
+        assert curves[label] == pytest.approx(drawn, rel=1e-3)
 
 
 def test_responses_says_what_is_wrong(barely_trained, capsys):

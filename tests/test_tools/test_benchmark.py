@@ -67,7 +67,7 @@ def test_flops_and_memory_are_counted():
     assert 2 * largest < runner.memory() < 20 * largest < train.memory()
 
 
-def test_a_command_writes_its_table(tmp_path, python):
+def test_findings_K6_4_a_command_writes_its_table_and_no_line_of_the_profiler(tmp_path, python):
     done = python('tools/benchmark.py', DIGITS, 'torchvision:nothing', '--ways', 'eager', '--size', 16, '--batch-size',
                   1, '--rounds', 2, '--seconds', 0.01, '--threads', 1, '--out', tmp_path / 'found')  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -76,10 +76,10 @@ def test_a_command_writes_its_table(tmp_path, python):
     assert 'nothing' in wrong['error']
     assert (tmp_path / 'found.md').read_text().count('\n|') == 4
     assert 'torch: ' in done.stdout
-    assert 'profiler' not in done.stderr and 'gpuGetDeviceCount' not in done.stderr  # findings, K6_4
+    assert 'profiler' not in done.stderr and 'gpuGetDeviceCount' not in done.stderr
 
 
-def test_growth_is_drawn(tmp_path):
+def test_growth_is_drawn(tmp_path, saved_figures):
     rows = [
         dict(way='eager', size=size, step_seconds=dict(median=size**2 / 1e4), peak_bytes=size**2 * 100)
         for size in (64, 128, 256)
@@ -87,7 +87,10 @@ def test_growth_is_drawn(tmp_path):
     lines = benchmark.growth('size', rows)
     assert [(line['of'], round(line['exponent'], 6)) for line in lines] == [('time', 1), ('memory', 1)]
     benchmark.plot(lines, tmp_path / 'growth.png')
-    assert (tmp_path / 'growth.png').stat().st_size > 10_000
+    time, memory = (panel.lines[0] for panel in saved_figures['growth.png'].axes)
+    assert list(time.get_ydata()) == [size**2 / 1e4 for size in (64, 128, 256)]
+    assert list(memory.get_ydata()) == [size**2 * 100 / 2**20 for size in (64, 128, 256)]
+    assert 'exponent 1.00' in time.get_label()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')

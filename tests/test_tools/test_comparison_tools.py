@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -16,6 +15,7 @@ from torch import nn
 from mmresattn.apis import load_classifier
 from mmresattn.datasets import ImageArrays
 from mmresattn.models.layers import record_attention
+from mmresattn.visualization.overlay import resize_map
 from tests.conftest import ROOT
 from tools import compare_attention
 from tools.analysis_tools import linear_probe, query_swap
@@ -143,13 +143,13 @@ def test_linear_probe(tmp_path, other_data, capsys, monkeypatch):
     assert svm[:3] == [32, 60, 60] and svm[3] in (0.001, 0.01, 0.1, 1) and svm[4] > 80
 
 
-def test_query_swap_is_the_softmax_over_the_partners_vector(tmp_path, capsys):
+def test_query_swap_is_the_softmax_over_the_partners_vector(tmp_path, capsys, saved_figures):
     files = pay_attention(tmp_path, 'dp')
     out = tmp_path / 'swap.png'
     query_swap.main([*files, str(out), '--pairs', '0', '1', '2', '3'])
     printed = capsys.readouterr().out
     assert '2 pairs written' in printed and 'no influence' not in printed
-    assert np.asarray(Image.open(out)).std() > 10
+    drawn = [axis.images[1].get_array() for axis in saved_figures['swap.png'].axes if len(axis.images) == 2]
 
     model, loader = load_classifier(*files)
     images = next(iter(loader))['inputs'][:4]
@@ -165,6 +165,9 @@ def test_query_swap_is_the_softmax_over_the_partners_vector(tmp_path, capsys):
         expected = (own - other).abs().sum(1) / 2
         assert f'level {level}: {expected.mean():.2%} of the attention moves, {expected.max():.2%} at most' in printed
         assert expected.min() > 0.005
+        for attention, image in zip(other, images):  # each of them lies on its image in the figure
+            resized = resize_map(attention.view(local[level - 1].shape[2:]), image.shape[1:])
+            assert any(shown.shape == resized.shape and np.allclose(shown, resized, atol=1e-5) for shown in drawn)
     assert not model.neck.to_global._forward_hooks
 
 
