@@ -1,6 +1,7 @@
 import itertools
 import re
 from dataclasses import asdict, replace
+from functools import cache
 
 import pytest
 import torch
@@ -52,6 +53,13 @@ def small(**kwargs):
     return ResidualAttentionNet(kwargs.pop('arch', SMALL), **kwargs)
 
 
+@cache
+def on_meta(arch):
+    with torch.device('meta'):
+        return ResidualAttentionNet(arch, out_indices=range(len(ARCHITECTURES[arch].channels))).eval()
+
+
+@torch.no_grad()
 @pytest.mark.parametrize('arch', ARCHITECTURES)
 def test_official_numbers(arch):
     parameters, macs, convs, norms = FACTS[arch]
@@ -59,8 +67,8 @@ def test_official_numbers(arch):
     classes, side = (10, 32) if cifar else (1000, 224)
     channels = list(ARCHITECTURES[arch].channels)
     assert channels == ([64, 128, 256] if cifar else [64, 128, 256, 512] if arch in BASIC else [256, 512, 1024, 2048])
+    backbone = on_meta(arch)
     with torch.device('meta'):
-        backbone = ResidualAttentionNet(arch, out_indices=range(len(channels))).eval()
         head = nn.Linear(channels[-1], classes)
         image = torch.empty(1, 3, side, side)
     with FlopCounterMode(display=False) as counter, WithoutBatchNorm(), record_if_any(backbone) as maps:
@@ -86,8 +94,7 @@ def test_official_numbers(arch):
 def test_depth_on_the_trunk_is_in_the_name(arch):
     """Weighted layers from the image to the classifier, masks aside: 3 in a unit (2 in a basic block), and the stem and
     the classifier."""
-    with torch.device('meta'):
-        backbone = ResidualAttentionNet(arch)
+    backbone = on_meta(arch)
     in_masks = {unit for module in backbone.modules() if isinstance(module, AttentionModule)
                 for unit in module.mask.modules()}  # fmt: skip
     units = [m for m in backbone.modules() if hasattr(m, 'preactivation') and m not in in_masks]
