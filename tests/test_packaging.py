@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import textwrap
 import zipfile
 from email import message_from_bytes
 from html.parser import HTMLParser
@@ -128,23 +129,16 @@ def test_version_and_address_are_the_same_everywhere(tmp_path, monkeypatch):
     assert 'https://some-one.github.io/mmresattn/' in texts['CITATION.cff']
 
 
-def test_wheel_trains_outside_of_the_source_tree(installed, tmp_path):
+def test_wheel_knows_its_models_and_trains_outside_of_the_source_tree(installed, tmp_path):
     python, package = installed
     mim = package / '.mim'
     # As `mim train mmresattn attention56_digits.py` calls it; three iterations.
     options = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.num_workers=0']
     options += ['train_dataloader.dataset.indices=96', 'val_dataloader.dataset.indices=8']
-    config = mim / 'configs' / 'resattn' / 'attention56_digits.py'
-    command = [python, mim / 'tools' / 'train.py', config, '--launcher', 'none', '--cfg-options', *options]
-    log = run(*command, cwd=tmp_path)
-    assert 'Epoch(val) [1][1/1]    accuracy/top1: ' in log
-    assert (tmp_path / 'work_dirs' / 'attention56_digits' / 'epoch_1.pth').is_file()
-
-
-def test_wheel_knows_its_models(installed, tmp_path):
-    python, package = installed
+    config = mim / 'configs/resattn/attention56_digits.py'
+    train = [str(mim / 'tools/train.py'), str(config), '--launcher', 'none', '--cfg-options', *options]
     code = f"""
-        import os
+        import os, runpy, sys
         import mmresattn
         from mmpretrain import get_model, list_models
 
@@ -159,10 +153,13 @@ def test_wheel_knows_its_models(installed, tmp_path):
         os.environ['MMRESATTN_WEIGHTS'] = {str(ROOT / 'weights')!r}
         model = get_model('attention56_cifar10_fast', pretrained=True)
         print('config of', model._config.filename)
+        sys.argv = {train}
+        runpy.run_path(sys.argv[0], run_name='__main__')
     """
-    code = '\n'.join(line[8:] for line in code.splitlines())
-    printed = run(python, '-c', code, cwd=tmp_path)
-    assert f'config of {package}/.mim/configs/resattn/attention56_cifar10_fast.py' in printed
+    printed = run(python, '-c', textwrap.dedent(code), cwd=tmp_path)
+    assert f'config of {mim}/configs/resattn/attention56_cifar10_fast.py' in printed
+    assert 'Epoch(val) [1][1/1]    accuracy/top1: ' in printed
+    assert (tmp_path / 'work_dirs/attention56_digits/epoch_1.pth').is_file()
 
 
 def test_mim_finds_an_editable_install_in_its_clone(clone, tmp_path):

@@ -500,15 +500,15 @@ ORDERS = {
         import mmdet.models, mmseg.models
         """,
     'after MMPretrain': 'import mmpretrain.models, mmresattn.compat.operators_enabled, mmdet.apis, mmdet.evaluation',
-    'after bare MMDetection': 'import mmdet.utils, mmdet.registry, mmresattn.compat.operators_enabled, mmdet.models',
-    'after bare MMSegmentation': 'import mmseg.registry, mmresattn.compat.operators_enabled, mmseg.utils, mmseg.apis',
-    'by a config': """
+    'by a config, after the bare packages': """
+        import mmdet.utils, mmseg.registry
         from mmdet.registry import MODELS
         from mmengine.config import Config
         from mmengine.registry import DefaultScope
         Config.fromstring("custom_imports = dict(imports=['mmresattn.compat.operators_enabled'])", '.py')
         with DefaultScope.overwrite_default_scope('mmdet'):
             assert MODELS.get('MaskRCNN').__module__ == 'mmdet.models.detectors.mask_rcnn'
+        import mmseg.utils, mmseg.apis
         """,
 }
 
