@@ -388,7 +388,7 @@ def test_transformers_of_mmpretrain_have_maps_too(photos, tmp_path, saved_figure
     assert row.min() - 1e-6 <= finite.min() and finite.max() <= row.max() + 1e-6
     corner = [one.isfinite().nonzero()[0] for one in (placed[20], placed[:, 28])]
     assert placed[corner[1], corner[0]].item() == pytest.approx(row[0, 0].item(), abs=0.02)
-    inferencer.draw(str(photos / 'photo0.png'), tmp_path / 'maps.png', query=(20, 20))
+    inferencer.draw(str(photos / 'photo0.png'), tmp_path / 'maps.png')
     panel = next(axis for axis in saved_figures['maps.png'].axes if axis.get_title() == 'rollout')
     drawn = np.ma.masked_invalid(panel.images[-1].get_array())
     np.testing.assert_allclose(drawn.filled(np.nan), placed, atol=1e-5)

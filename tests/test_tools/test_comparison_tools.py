@@ -166,7 +166,8 @@ def test_query_swap_is_the_softmax_over_the_partners_vector(tmp_path, capsys, sa
         assert f'level {level}: {expected.mean():.2%} of the attention moves, {expected.max():.2%} at most' in printed
         assert expected.min() > 0.005
         for attention, image in zip(other, images):  # each of them lies on its image in the figure
-            resized = resize_map(attention.view(local[level - 1].shape[2:]), image.shape[1:])
+            even = attention.view(local[level - 1].shape[2:]) * attention.numel()  # 1: every position alike
+            resized = resize_map(even, image.shape[1:])
             assert any(shown.shape == resized.shape and np.allclose(shown, resized, atol=1e-5) for shown in drawn)
     assert not model.neck.to_global._forward_hooks
 

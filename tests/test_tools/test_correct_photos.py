@@ -43,7 +43,7 @@ def test_trains_measures_and_resumes(work, monkeypatch, capsys):
     monkeypatch.setenv('MMRESATTN_DATA', str(work))
     (work / 'clothing').symlink_to(work / 'source')
 
-    def configure(photos, epochs=1):
+    def configure(photos, epochs=1, network='plain'):
         read, pack = dict(type='KeepInMemory', transforms=[dict(type='LoadCheckedImage')]), dict(type='PackInputs')
         folder = dict(type='PhotoFolder', data_root=str(photos), split='train', pipeline=[read, pack])
         return Config(
@@ -101,7 +101,15 @@ def test_errors_of_gains():
     """Over seeds that of the mean gain; of one seed that of the differences between photographs."""
 
     def result(use, seed, right):
-        return dict(marker='disc', use=use, seed=seed, count=100, wrong_place=False, seen=dict(test=dict(right=right)))
+        return dict(
+            marker='disc',
+            use=use,
+            seed=seed,
+            count=100,
+            wrong_place=False,
+            network='plain',
+            seen=dict(val=dict(right=right), test=dict(right=right)),
+        )
 
     def row(results):
         return next(row for row in correct_photos.summary(results) if row['use'] == 'augment')

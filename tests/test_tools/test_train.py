@@ -108,8 +108,9 @@ def test_killed_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, kind):
 
 def test_the_newest_whole_checkpoint_is_found(tmp_path):
     assert latest_checkpoint(tmp_path) is None
-    for name in ('epoch_10.pth', 'epoch_9.pth', 'best_epoch_3.pth'):  # by time, not by name
+    for second, name in enumerate(('epoch_10.pth', 'epoch_9.pth', 'best_epoch_3.pth')):  # by time, not by name
         torch.save(torch.rand(1000), tmp_path / name)
+        os.utime(tmp_path / name, (second, second))
     assert latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_9.pth')
     torn = (tmp_path / 'epoch_9.pth').read_bytes()[:-100]
     (tmp_path / 'epoch_11.pth').write_bytes(torn)

@@ -49,7 +49,7 @@ def test_the_script_of_the_page_draws_the_map_without_pytorch(inferencer, tmp_pa
         torch.onnx.export(wrapped, (torch.zeros(1, 3, 160, 160),), tmp_path / 'clothing.onnx', dynamo=False,
                           input_names=['images'], output_names=['logits', 'neck.map'])  # fmt: skip
     page = (ROOT / 'docs/photos.md').read_text()
-    (script,) = re.findall(r'```python\n(import numpy as np\nimport onnxruntime.*?)```', page, re.S)
+    (script,) = re.findall(r'```python[^\n]*\n(import numpy as np\nimport onnxruntime.*?)```', page, re.S)
     assert not re.search('torch|mmresattn', script)
     photo = PHOTOS / 'hat_0009.jpg'
     Image.open(photo).save(tmp_path / 'photo.jpg', quality=95)
