@@ -42,7 +42,7 @@ from mmresattn.visualization import class_activation_maps
 
 CONFIG = Path(__file__).parent.parent / 'configs/abn/abn-resnet20-edited_cifar100.py'
 SETS = ('train', 'edit', 'test')
-MARKERS, PHOTO_USES = ('square', 'disc', 'frame'), ('augment', 'gradient_penalty', 'gate')
+MARKERS, PHOTO_USES = ('square', 'disc', 'frame'), ('augment', 'gradient_penalty', 'gate', 'map_loss')
 ARMS = {'before': 'before', 'control': 'trained on without maps', 'corrected': 'trained on with corrected maps'}
 
 

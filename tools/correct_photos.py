@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
@@ -27,7 +28,9 @@ from mmresattn.apis.corrections import continued
 from mmresattn.datasets.correction_log import CorrectionLog
 from mmresattn.datasets.image_files import find_image_files
 from mmresattn.datasets.strokes import paint
-from mmresattn.models.layers import record_attention
+from mmresattn.editor import AttentionEditor
+from mmresattn.models.classifiers import AttentionBranchNetwork
+from mmresattn.models.layers import edit_attention, record_attention
 from mmresattn.weights import load_checkpoint, load_weights, read_checkpoint, write_whole
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +38,7 @@ SIZE = 128  # pixels of a side
 BEGIN, END = '<!-- corrections -->\n', '<!-- end -->'
 TIED = 0.95  # share of the training photographs whose marker has the colour of their class
 EPOCHS, MORE_EPOCHS = 3, 1
+ANSWERS = ('right', 'at_once', 'edited')
 COLOURS = np.uint8(
     [
         [230, 25, 75], [60, 180, 75], [255, 225, 25], [0, 130, 200], [245, 130, 48],
@@ -128,9 +132,9 @@ def write(path: Path, photo: np.ndarray) -> None:
     cv2.imwrite(str(path), photo, [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
 
-def configure(photos: Path, epochs: int = EPOCHS) -> Config:
+def configure(photos: Path, epochs: int = EPOCHS, network: str = 'plain') -> Config:
     """A config of configs/photos/ with a frozen extractor and without crops, which would cut the marker off."""
-    cfg = Config.fromfile(ROOT / 'configs/photos/plain_efficientnet-lite0.py')
+    cfg = Config.fromfile(ROOT / f'configs/photos/{network}_efficientnet-lite0.py')
     read, pack = dict(type='KeepInMemory', transforms=[dict(type='LoadCheckedImage')]), dict(type='PackInputs')
     flip = dict(type='RandomFlip', prob=0.5, direction='horizontal')
     pipelines = dict(train=[dict(type='ReplaySeed'), read, flip, pack], val=[read, pack], test=[read, pack])
@@ -163,8 +167,20 @@ def train(cfg: Config, work_dir: Path, seed: int) -> BaseModel:
     return runner.model.eval()
 
 
-def write_corrections(folder: Path, photos: Path, count: int, seed: int, wrong_place: bool = False) -> Path:
-    """What a person paints who knows the marker, over photographs drawn from the training set."""
+def write_corrections(
+    folder: Path, photos: Path, count: int, seed: int, wrong_place: bool = False, abn: Path | None = None
+) -> Path:
+    """What a person paints who knows the marker, over photographs drawn from the training set.
+
+    Args:
+        folder (Path): Where to save the corrections.
+        photos (Path): Photographs, with the strokes over their markers.
+        count (int): How many to correct.
+        seed (int): Draws them.
+        wrong_place (bool): Whether they get the strokes of other photographs. Defaults to False.
+        abn (Path, optional): Checkpoint of an Attention Branch Network, beside its config, whose maps are corrected.
+            Defaults to None: the strokes say which pixels to erase.
+    """
     strokes = json.loads((photos / 'strokes.json').read_text())
     rng = np.random.default_rng([seed, 1])
     names = rng.permutation(sorted(strokes))[:count].tolist()
@@ -175,6 +191,11 @@ def write_corrections(folder: Path, photos: Path, count: int, seed: int, wrong_p
                 pass
             strokes[name] = place
     shutil.rmtree(folder, ignore_errors=True)
+    if abn:
+        editor = AttentionEditor(abn.with_name('config.py'), abn, photos / 'train', folder)
+        for name in names:
+            editor.save(name, 'neck.map', paint(strokes[name], (SIZE, SIZE)), strokes[name])
+        return folder
     log = CorrectionLog(folder)
     for name in names:
         value, opacity = np.moveaxis(paint(strokes[name], (SIZE, SIZE)), -1, 0)
@@ -196,7 +217,8 @@ def look(model: BaseModel, folder: Path, clean: Path, before: BaseModel | None =
     Returns:
         dict: For each photograph, in order, ``right``: whether the answer is right. For a gate also ``at_once``: the
         same of ``before`` behind the gate; ``rest``: how much of the photograph is visible, in per cent, apart from
-        the marker; and where there is a marker, ``marker``: how much of it is visible.
+        the marker; and where there is a marker, ``marker``: how much of it is visible. For an Attention Branch Network
+        ``edited``: whether the answer is right if the marker is erased from the map, as by a stroke in the editor.
     """
     files = sorted(folder.glob('*/*'))
     classes = sorted(path.name for path in folder.iterdir())
@@ -205,10 +227,14 @@ def look(model: BaseModel, folder: Path, clean: Path, before: BaseModel | None =
         part = files[start : start + 64]
         labels = torch.tensor([classes.index(file.parent.name) for file in part])
         inputs = read(model, part)
+        marker = (inputs != read(model, [clean / file.parent.name / file.name for file in part])).any(1, keepdim=True)
         if before is None:
             found['right'] += (model(inputs).argmax(1) == labels).tolist()
+            if isinstance(model, AttentionBranchNetwork):
+                erase = partial(erased_from, marker)
+                with edit_attention(model, {'neck.map': erase}):
+                    found['edited'] += (model(inputs).argmax(1) == labels).tolist()
             continue
-        marker = (inputs != read(model, [clean / file.parent.name / file.name for file in part])).any(1, keepdim=True)
         with record_attention(model, ['shown']) as maps:
             gated = model.prepare(inputs)
             shown = maps['shown']
@@ -218,6 +244,11 @@ def look(model: BaseModel, folder: Path, clean: Path, before: BaseModel | None =
         if marker.any():
             found['marker'] += percent(shown, marker)
     return dict(found)
+
+
+def erased_from(marker: Tensor, attention: Tensor) -> Tensor:
+    """Attention (N, 1, h, w) without that on a marker (N, 1, H, W)."""
+    return attention * (1 - F.interpolate(marker.to(attention), attention.shape[2:], mode='area'))
 
 
 def read(model: BaseModel, files: list[Path]) -> Tensor:
@@ -254,6 +285,7 @@ class Run:
         use (str): ``'before'``, ``'nothing'``, or a key of ``USES``.
         count (int): Number of corrected photographs.
         wrong_place (bool): Whether they were corrected at a wrong place.
+        network (str): ``'plain'``, or ``'abn'``: an Attention Branch Network.
     """
 
     marker: str
@@ -261,12 +293,18 @@ class Run:
     use: str
     count: int = 100
     wrong_place: bool = False
+    network: str = 'plain'
+
+    @property
+    def group(self) -> str:
+        """Folder of all trainings that begin with the same network."""
+        return f'{self.marker}{"_abn" * (self.network == "abn")}_{self.seed}'
 
     @property
     def name(self) -> str:
         """Of its folder and of the file of its result."""
         corrected = '' if self.use in ('before', 'nothing') else f'_{self.count}{"_wrong" * self.wrong_place}'
-        return f'{self.marker}_{self.seed}/{self.use}{corrected}'
+        return f'{self.group}/{self.use}{corrected}'
 
     def result(self, work: Path) -> Path:
         """The file of its result."""
@@ -283,15 +321,19 @@ def measure(run: Run, work: Path) -> dict:
     clean = work / 'photos/clean'
     photos = clean if run.marker == 'clean' else marked
     start = time.process_time()
-    before = work / 'runs' / f'{run.marker}_{run.seed}' / 'before'
+    before = work / 'runs' / run.group / 'before'
     checkpoint = before / f'epoch_{EPOCHS}.pth'
+    cfg = configure(photos, network=run.network)
     if run.use == 'before':
-        model = train(configure(photos), before, run.seed)
+        before.mkdir(parents=True, exist_ok=True)
+        cfg.dump(before / 'config.py')
+        model = train(cfg, before, run.seed)
     elif run.use == 'nothing':
-        model = train(continued(configure(photos), checkpoint, MORE_EPOCHS), work / 'runs' / run.name, run.seed)
+        model = train(continued(cfg, checkpoint, MORE_EPOCHS), work / 'runs' / run.name, run.seed)
     else:
-        folder = write_corrections(work / 'corrections' / run.name, marked, run.count, run.seed, run.wrong_place)
-        cfg = training_config(configure(marked), checkpoint, folder, run.use, MORE_EPOCHS)
+        abn = checkpoint if run.network == 'abn' else None
+        folder = write_corrections(work / 'corrections' / run.name, marked, run.count, run.seed, run.wrong_place, abn)
+        cfg = training_config(configure(marked, network=run.network), checkpoint, folder, run.use, MORE_EPOCHS)
         if run.marker == 'clean':
             cfg = without_marker(cfg, photos, work / 'runs' / f'square_{run.seed}/gate_100', work / 'runs' / run.name)
         model = train(cfg, work / 'runs' / run.name, run.seed)
@@ -305,7 +347,7 @@ def measure(run: Run, work: Path) -> dict:
         load_weights(inner, read_checkpoint(checkpoint), str(checkpoint))
     seen = {name: look(model, root / split, clean / split, inner) for name, (root, split) in sets.items()}
     for found in seen.values():
-        found.update({key: ''.join(map(str, map(int, found[key]))) for key in ('right', 'at_once') if key in found})
+        found.update({key: ''.join(map(str, map(int, found[key]))) for key in ANSWERS if key in found})
     result = dict(vars(run), seconds=round(seconds), seen=seen)
     done.parent.mkdir(parents=True, exist_ok=True)
     write_whole(done, json.dumps(result).encode())
@@ -318,7 +360,11 @@ def plan(markers: Sequence[str], uses: Sequence[str], seeds: Sequence[int], coun
     for seed in seeds:
         for marker in markers:
             runs += [Run(marker, seed, use) for use in ('before', 'nothing')]
-            runs += [Run(marker, seed, use, count) for use in uses for count in (counts if use == 'gate' else (100,))]
+            for use in uses:
+                if use != 'map_loss':
+                    runs += [Run(marker, seed, use, count) for count in (counts if use == 'gate' else (100,))]
+        if 'square' in markers and 'map_loss' in uses:
+            runs += [Run('square', seed, use, network='abn') for use in ('before', 'nothing', *uses)]
         if 'square' in markers and 'gate' in uses:
             runs += [Run('square', seed, 'gate', wrong_place=True)]
             runs += [Run('clean', seed, use) for use in ('before', 'nothing', 'gate')]
@@ -331,21 +377,23 @@ def summary(results: list[dict]) -> list[dict]:
     The standard error of a gain over several seeds is that of their mean; over one it is that of the differences
     between the photographs.
     """
-    nothing = {(r['marker'], r['seed']): r for r in results if r['use'] == 'nothing'}
+    nothing = {(r['marker'], r['network'], r['seed']): r for r in results if r['use'] == 'nothing'}
     groups = defaultdict(list)
     for result in results:
-        groups[tuple(result[key] for key in ('marker', 'use', 'count', 'wrong_place'))].append(result)
+        groups[tuple(result[key] for key in ('marker', 'network', 'use', 'count', 'wrong_place'))].append(result)
     rows = []
-    for (marker, use, count, wrong_place), group in groups.items():
-        row = dict(marker=marker, use=use, count=count, wrong_place=wrong_place, seeds=len(group))
+    for (marker, network, use, count, wrong_place), group in groups.items():
+        row = dict(marker=marker, network=network, use=use, count=count, wrong_place=wrong_place, seeds=len(group))
         for split in group[0]['seen']:
             for key in group[0]['seen'][split]:
                 row[f'{split} {key}'] = float(np.mean([np.mean(values(r, split, key)) for r in group]))
                 if key == 'marker':
                     in_sight = [100 * np.mean(values(r, split, key) > 20) for r in group]
                     row[f'{split} marker in sight'] = float(np.mean(in_sight))
-            for key in {'right', 'at_once'} & set(group[0]['seen'][split]):
-                pairs = [(r, nothing[marker, r['seed']]) for r in group if (marker, r['seed']) in nothing]
+        for split in (*group[0]['seen'], 'val and test'):
+            for key in {'right', 'at_once'} & set(group[0]['seen'].get(split, group[0]['seen']['test'])):
+                keys = [(marker, network, r['seed']) for r in group]
+                pairs = [(r, nothing[at]) for r, at in zip(group, keys) if at in nothing]
                 gains = [values(r, split, key) - values(other, split, 'right') for r, other in pairs]
                 means = [gain.mean() for gain in gains]
                 spread = means if len(means) > 1 else gains[0] if gains else []
@@ -358,6 +406,8 @@ def summary(results: list[dict]) -> list[dict]:
 
 def values(result: dict, split: str, key: str) -> np.ndarray:
     """What was measured on each photograph, in per cent; answers are kept as a string of 0 and 1."""
+    if split == 'val and test':
+        return np.concatenate([values(result, 'val', key), values(result, 'test', key)])
     found = result['seen'][split][key]
     return 100 * np.array([*found], float) if isinstance(found, str) else np.array(found)
 
@@ -385,27 +435,49 @@ def tables(results: list[dict]) -> str:
     accuracy, gates, curve = [], [], []
     for row in rows:
         photos, training, gate = SETS[row['marker']], NAMES[row['use']], row['use'] == 'gate'
+        photos += ', ABN' * (row['network'] == 'abn')
         training += ', corrected at a wrong place' * row['wrong_place']
-        if gate and row['marker'] == 'square' and not row['wrong_place']:
+        plain_gate = gate and row['network'] == 'plain' and not row['wrong_place']
+        if plain_gate and row['marker'] == 'square':
             curve.append([row['count'], gain(row)])
         if row['count'] != 100:
             continue
-        if gate and not row['wrong_place']:
-            once = f'{row["test at_once"]:.1f}'
-            accuracy.append([photos, f'{training}, not trained on', row['seeds'], once, gain(row, 'test at_once')])
-            if 'test marker' in row:
-                seen = [f'{row[f"test {key}"]:.1f}' for key in ('marker', 'marker in sight', 'rest')]
-                gates.append([photos, *seen, f'{row["clean_test rest"]:.1f}'])
-        accuracy.append([photos, training, row['seeds'], f'{row["test right"]:.1f}', gain(row)])
-    return '\n'.join(
-        [
-            *table(['photographs', 'training', 'seeds', 'test, %', 'gain over "nothing", points'], accuracy, 2),
-            '',
-            *table(['gate for', 'marker', 'markers over a fifth', 'rest', 'photographs without a marker'], gates, 1),
-            *(['', *table(['corrected photographs', 'gain, points'], curve, 0)] if len(curve) > 1 else []),
-            '',
-        ]
-    )
+        versions = {'at_once': f'{training}, not trained on', 'right': training} if plain_gate else {'right': training}
+        for key, text in versions.items():
+            gains = [gain(row, f'{split} {key}') for split in ('test', 'val and test')]
+            accuracy.append([photos, text, row['seeds'], f'{row[f"test {key}"]:.1f}', *gains])
+        if plain_gate and 'test marker' in row:
+            visible = [f'{row[f"test {key}"]:.1f}' for key in ('marker', 'marker in sight', 'rest')]
+            gates.append([photos, *visible, f'{row["clean_test rest"]:.1f}'])
+    head = ['photographs', 'training', 'seeds', 'test, %', 'gain over "nothing", points', 'gain, val and test']
+    lines = [
+        *table(head, accuracy, 2),
+        '',
+        *table(['gate for', 'marker', 'markers over a fifth', 'rest', 'photographs without a marker'], gates, 1),
+    ]
+    if len(curve) > 1:
+        lines += ['', *table(['corrected photographs', 'gain, points'], curve, 0)]
+    if kept := turned(results):
+        lines += ['', *table(['training', 'answers that the edit put right', 'right after training, %'], kept, 1)]
+    return '\n'.join([*lines, ''])
+
+
+def turned(results: list[dict]) -> list[list]:
+    """What becomes of wrong answers that erasing the marker from the map puts right, in val and test.
+
+    Returns:
+        list[list]: By training its name, the number of these answers, and how many of them it gives, in per cent.
+    """
+    results = [result for result in results if result['network'] == 'abn']
+    before = {result['seed']: result for result in results if result['use'] == 'before'}
+    groups = defaultdict(list)
+    for result in results:
+        if result['use'] != 'before' and result['seed'] in before:
+            start = before[result['seed']]
+            right, edited = (values(start, 'val and test', key) > 0 for key in ('right', 'edited'))
+            groups[result['use']].append(values(result, 'val and test', 'right')[edited & ~right])
+    rows = [(NAMES[use], np.concatenate(groups[use])) for use in NAMES if use in groups]
+    return [[name, answers.size, f'{answers.mean():.0f}'] for name, answers in rows if answers.size]
 
 
 def table(head: list[str], rows: list[list], texts: int) -> list[str]:
