@@ -10,7 +10,10 @@ import os
 import secrets
 from pathlib import Path
 
+from mmengine.config import DictAction
+
 from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.apis.launch import read_config
 
 PASSWORD = 'MMRESATTN_EDITOR_PASSWORD'
 DESCRIPTION = """\
@@ -35,6 +38,9 @@ def parse_args(argv=None):
         '--password', action='store_true', help=f'ask for a password now, or take that of the variable {PASSWORD}'
     )
     parser.add_argument('--device', help='default: the accelerator if there is one')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='change settings of the config: data_root=FOLDER'
+    )
     return parser.parse_args(argv)
 
 
@@ -53,7 +59,12 @@ def main(argv=None) -> None:
     if not password and not is_loopback(args.host):
         password = secrets.token_urlsafe(16)
         link += f'?token={password}'
-    out = args.out or Path('work_dirs/attention_editor', Path(args.images).resolve().name)
+    out = Path(args.out or Path('work_dirs/attention_editor', Path(args.images).resolve().name))
+    if args.cfg_options:  # a training from the page reads the config again
+        config = read_config(args.config, args.cfg_options)
+        args.config = out / Path(args.config).name
+        out.mkdir(parents=True, exist_ok=True)
+        config.dump(args.config)
     editor = AttentionEditor(args.config, args.checkpoint, args.images, out, args.device, args.annotator)
     print(f'{len(editor.names)} images, {len(editor.log.saved)} saved maps in {editor.out}.', flush=True)
     for note in editor.notes():
