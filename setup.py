@@ -64,7 +64,8 @@ setup(
     install_requires=requirements('runtime'),
     extras_require={name: requirements(name) for name in EXTRAS},
     classifiers=[
-        'Programming Language :: Python :: 3',
+        'License :: OSI Approved :: Apache Software License',
+        *(f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 14)),
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
 )
