@@ -194,12 +194,13 @@ def test_links_of_the_repository(page):
 def documented_commands():
     """Page, script and arguments of every command line of a tool that is written down somewhere."""
     pages = [ROOT / 'README.md', ROOT / 'weights/README.md', *DOCS.glob('*.md')]
-    for page in pages + [file for folder in ('configs', 'tools') for file in (ROOT / folder).rglob('*.[mp][dy]')]:
+    folders = ('configs', 'tools', '.dev_scripts')
+    for page in pages + [file for folder in folders for file in (ROOT / folder).rglob('*.[mp][dy]')]:
         text = re.sub(r'\\{1,2}\n', ' ', page.read_text())  # lines that go on
         text = re.sub(r'`[^`\n]+\n[^`\n]+`', lambda code: code[0].replace('\n', ' '), text)
-        for line in re.findall(r'\bpython (tools/[\w/]+\.py[^\n`]*)', text):
+        for line in re.findall(r'\bpython ((?:tools|\.dev_scripts)/[\w/]+\.py[^\n`]*)', text):
             script, *args = shlex.split(line, comments=True)
-            if '...' not in args:
+            if '...' not in args and 'def main(argv' in (ROOT / script).read_text():
                 args = args[: min((args.index(end) for end in ('|', '&&', '>') if end in args), default=None)]
                 yield page.relative_to(ROOT), script, ['1' if arg == 'TABLE' else arg for arg in args]
 
@@ -221,7 +222,7 @@ def test_commands_are_what_the_tools_take(monkeypatch):
         where = f'{page}: {script} {" ".join(args)}'
         assert all((ROOT / arg).is_file() for arg in args if re.match(r'(configs|weights)/[\w/-]+\.\w+$', arg)), where
         try:
-            importlib.import_module(script[:-3].replace('/', '.')).main(args)
+            importlib.import_module(script.removeprefix('.dev_scripts/')[:-3].replace('/', '.')).main(args)
         except Taken as found:
             assert found.args == ([],), where
         except SystemExit:

@@ -1,11 +1,11 @@
 import re
 
 import torch
+from checkpointing import saved_storages
 from torch import nn
 
 from mmresattn.models import ResidualAttentionNet
 from mmresattn.models.layers import AttentionModule, checkpoint
-from tools.analysis_tools.checkpointing import saved_storages
 
 SMALL = dict(base='attention56', stem_channels=8, channels=(16, 16, 16, 16), modules=(1, 1, 0, 0))
 
@@ -47,7 +47,7 @@ def test_checkpointed_modules_keep_their_inputs_alone():
 
 
 def test_script(python):
-    done = python('tools/analysis_tools/checkpointing.py', 'configs/resattn/attention56_digits.py', '--size', '16',
+    done = python('.dev_scripts/checkpointing.py', 'configs/resattn/attention56_digits.py', '--size', '16',
                   '--rounds', '1')  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     rows = re.findall(r'\| (False|True) \| ([\d.]+) \| ([\d.]+) to ([\d.]+) \| ([\d.]+) to ([\d.]+) \|', done.stdout)

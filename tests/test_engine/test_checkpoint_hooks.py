@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from kill_training import die_at
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -18,7 +19,6 @@ from mmresattn.apis import latest_checkpoint
 from mmresattn.engine import CheckWeightsHook
 from mmresattn.engine.checkpoint_hooks import WholeFilesBackend
 from mmresattn.weights import lock_work_dir, read_checkpoint
-from tools.analysis_tools.kill_training import die_at
 
 
 class Net(BaseModel):

@@ -6,14 +6,14 @@ import signal
 import time
 import zipfile
 
+import experiments
 import numpy as np
 import pytest
+from experiments import CONFIGS, TABLES, Results, Row, check_settings, locked, ranks
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from tests.conftest import Script
-from tools import experiments
-from tools.experiments import CONFIGS, TABLES, Results, Row, check_settings, locked, ranks
 
 IMAGES = dict(cifar10=dict(train=50_000, test=10_000), cifar100=dict(train=0, test=0))
 SETTINGS = dict(scale='full', iterations=160_000, seeds=[0, 1], images=IMAGES, amp=False, data='data')
@@ -130,7 +130,7 @@ def data(tmp_path):
 
 def start(data, work_dir, rows='attention56_c*'):
     """Two rows of table 1."""
-    return Script('tools/experiments.py', 1, '--rows', rows, '--iterations', 5, '--seeds', 0, '--data', data,
+    return Script('.dev_scripts/experiments.py', 1, '--rows', rows, '--iterations', 5, '--seeds', 0, '--data', data,
                   '--work-dir', work_dir, COLUMNS='300')  # fmt: skip
 
 
@@ -173,11 +173,11 @@ def test_rows_are_resumed_skipped_and_fail_alone(data, tmp_path):
 
 
 def test_data_that_is_not_there(python, tmp_path):
-    done = python('tools/experiments.py', '3', '--data', tmp_path, '--work-dir', tmp_path / 'work')
+    done = python('.dev_scripts/experiments.py', '3', '--data', tmp_path, '--work-dir', tmp_path / 'work')
     assert done.returncode and re.search('cifar10/train holds no images. Give --data', done.stderr)
     assert not (tmp_path / 'work').exists()
 
 
 def test_rows_that_are_not_there(python, data, tmp_path):
-    done = python('tools/experiments.py', '1', '--data', data, '--rows', 'attention56_f4*', '--work-dir', tmp_path)
+    done = python('.dev_scripts/experiments.py', 1, '--data', data, '--rows', 'attention56_f4*', '--work-dir', tmp_path)
     assert done.returncode and re.search(r"\['attention56_f4\*'\]: no config of table 1; it has", done.stderr)

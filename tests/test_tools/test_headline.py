@@ -3,13 +3,13 @@
 import json
 import signal
 
+import headline
 import pytest
+import resume_time
 import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT, Script
-from tools import headline
-from tools.analysis_tools import resume_time
 
 CONFIG = """
 _base_ = '{root}/configs/resattn/attention56_digits.py'

@@ -3,9 +3,11 @@ import re
 import time
 from pathlib import Path
 
+import data_time
 import mmengine
 import numpy as np
 import pytest
+import resume_time
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
@@ -16,7 +18,7 @@ from mmresattn.utils import count_multiply_adds
 from tests.conftest import ROOT
 from tools import test as test_tool
 from tools import train as train_tool
-from tools.analysis_tools import data_time, get_flops, resume_time
+from tools.analysis_tools import get_flops
 from tools.model_converters import publish_weights
 
 

@@ -1,6 +1,6 @@
 """Time how long a long iteration-based training takes to resume.
 
-python tools/analysis_tools/resume_time.py configs/resattn/attention92_cifar10.py --iteration 100000
+python .dev_scripts/resume_time.py configs/resattn/attention92_cifar10.py --iteration 100000
 
 Trains one iteration, sets the checkpoint's clock to the given one, resumes from it and stops after one iteration more.
 """

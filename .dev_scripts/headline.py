@@ -1,6 +1,6 @@
 """Train one network in slices of minutes or hours, test it once, and keep what a reader of the figure wants to see.
 
-    python tools/headline.py configs/resattn/attention92_cifar10.py --minutes 9
+    python .dev_scripts/headline.py configs/resattn/attention92_cifar10.py --minutes 9
 
 The same command again continues where the last slice stopped; a slice also stops, with a checkpoint, at SIGTERM. At the
 end the test images are looked at, once; nothing was chosen by them. The work dir then holds record.json (error, seed,

@@ -2,7 +2,7 @@
 
 Images a second "alone" are those of loading, normalisation and augmentation when no network takes them.
 
-python tools/analysis_tools/data_time.py configs/resattn/attention56_cifar10.py \\
+python .dev_scripts/data_time.py configs/resattn/attention56_cifar10.py \\
     --data configs/_base_/datasets/cifar10_memory_bs64.py configs/_base_/datasets/cifar10_bs64.py
 """
 

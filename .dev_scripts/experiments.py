@@ -1,7 +1,7 @@
 """Re-run a table of "Residual Attention Network for Image Classification" and hold the figures beside the paper's.
 
-python tools/experiments.py 3                                            # the paper's recipe: 160,000 iterations a row
-python tools/experiments.py 3 --scale short --amp --rows 'attention56*'  # minutes a row
+python .dev_scripts/experiments.py 3  # 160,000 iterations a row, as in the paper
+python .dev_scripts/experiments.py 3 --scale short --amp --rows 'attention56*'  # minutes a row
 
 Rows that are finished are skipped, and a row that was interrupted goes on where it stood: run the same command again.
 A row that fails is reported and loses no other. The table is written anew after every row.

@@ -1,6 +1,6 @@
 """Test a captioner of blood cells part by part, and whether it looks at the white cell when it says *white*.
 
-python tools/analysis_tools/blood_captions.py configs/captioning/sat-soft_efficientnet-lite0_bccd.py CHECKPOINT
+python .dev_scripts/blood_captions.py configs/captioning/sat-soft_efficientnet-lite0_bccd.py CHECKPOINT
 
 A caption is right in a part if the kinds of cells, the number of white or red ones, or the place of the white one
 are those of the boxes. The pointing game asks whether the map of the word *white* is highest within the box of a white

@@ -1,6 +1,6 @@
 """What gradient checkpointing (with_cp) saves and costs: memory and time of a training step, with it and without.
 
-python tools/analysis_tools/checkpointing.py configs/resattn/attention92_imagenet.py --size 224 --batch-size 2
+python .dev_scripts/checkpointing.py configs/resattn/attention92_imagenet.py --size 224 --batch-size 2
 
 Every measurement is a fresh process, on the CPU, and the two ways take turns. "saved" is exact, and does not depend on
 the device: all that the forward pass keeps for the backward pass but the weights.

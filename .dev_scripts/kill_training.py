@@ -1,6 +1,6 @@
 """Kill a training again and again, also while it saves, resume it, and compare its end with that of an unharmed one.
 
-python tools/analysis_tools/kill_training.py configs/resattn/attention56_digits.py --kills 20 --work-dir /tmp/kills
+python .dev_scripts/kill_training.py configs/resattn/attention56_digits.py --kills 20 --work-dir /tmp/kills
 
 Half of the kills come at a random time. The other half come where it hurts most, in turn: before a checkpoint is
 written, in the middle of it, when it is whole but has no name yet, and before MMEngine notes its name. All are
@@ -25,7 +25,7 @@ from zipfile import is_zipfile
 
 from mmresattn.apis.command_line import ArgumentParser, run_tool
 
-TRAIN = Path(__file__).parents[1] / 'train.py'
+TRAIN = Path(__file__).parents[1] / 'tools/train.py'
 CHECKPOINT = re.compile(r'(epoch|iter)_\d+\.pth(\.[\w-]+\.part)?$')
 PLACES = ('begin', 'middle', 'unnamed', 'unnoted')
 
