@@ -1,4 +1,4 @@
-"""New-style configs, in plain Python, of the main networks; those of ``configs/`` say the same.
+"""An example of a config in plain Python (MMEngine's "new style"); ``configs/`` has all networks in classic style.
 
-``with read_base(): from mmresattn.configs.resattn.attention56_imagenet import *`` starts a config of one's own.
+``with read_base(): from mmresattn.configs.resattn.attention56_digits import *`` starts a config of one's own.
 """

@@ -1,8 +1,0 @@
-"""Attention-164 on CIFAR-10. See configs/resattn/attention164_cifar10.py."""
-
-from mmengine.config import read_base
-
-with read_base():
-    from .attention56_cifar10 import *
-
-model.merge(dict(backbone=dict(arch='attention164-cifar')))

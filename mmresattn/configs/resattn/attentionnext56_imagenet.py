@@ -1,8 +1,0 @@
-"""AttentionNeXt-56 on ImageNet. See configs/resattn/attentionnext56_imagenet.py."""
-
-from mmengine.config import read_base
-
-with read_base():
-    from .attention56_imagenet import *
-
-model.merge(dict(backbone=dict(arch='attentionnext56')))
