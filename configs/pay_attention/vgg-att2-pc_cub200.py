@@ -20,9 +20,9 @@ model = dict(
             _delete_=True,
             base='vgg-att',
             stages=(
-                'conv64 drop.3 conv64 conv128 drop.4 conv128 conv256 drop.4 conv256 drop.4 conv256',
-                'max5 conv512 drop.4 conv512 drop.4 conv512',
-                'max2 conv512 drop.4 conv512 drop.4 conv512',
+                [64, 0.3, 64, 128, 0.4, 128, 256, 0.4, 256, 0.4, 256],
+                [('max', 5), 512, 0.4, 512, 0.4, 512],
+                [('max', 2), 512, 0.4, 512, 0.4, 512],
             ),
         )
     ),

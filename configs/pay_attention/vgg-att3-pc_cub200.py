@@ -18,9 +18,9 @@ model = dict(
         out_indices=(0, 1, 2),
         arch=dict(
             stages=(
-                'conv64 drop.3 conv64 conv128 drop.4 conv128 conv256 drop.4 conv256 drop.4 conv256 to32',
-                'max2 conv512 drop.4 conv512 drop.4 conv512',
-                'max2 conv512 drop.4 conv512 drop.4 conv512',
+                [64, 0.3, 64, 128, 0.4, 128, 256, 0.4, 256, 0.4, 256, ('to', 32)],
+                [('max', 2), 512, 0.4, 512, 0.4, 512],
+                [('max', 2), 512, 0.4, 512, 0.4, 512],
             ),
         ),
     ),

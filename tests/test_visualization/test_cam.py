@@ -15,7 +15,7 @@ from tools.visualization import vis_cam
 
 PREPROCESSOR = dict(type='ClsDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3, to_rgb=True)
 TINY = dict(base='attention56-cifar', channels=(8, 8, 8), modules=(1, 1, 1), poolings=(1, 1, 1), t=1, bottom_units=1)
-VGG = dict(base='vgg-att', stages=('conv8', 'max2 conv8', 'max2 conv8'), tail='max2 conv8', global_channels=8)
+VGG = dict(base='vgg-att', stages=([8], [('max', 2), 8], [('max', 2), 8]), tail=[('max', 2), 8], global_channels=8)
 GAP = dict(type='GlobalAveragePooling')
 LINEAR = dict(type='LinearClsHead', num_classes=5)
 

@@ -100,7 +100,7 @@ class AttentionPlaces:
     branch: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
 
-    def put(self, layer: type[nn.Module], **kwargs) -> None:
+    def add_attention(self, layer: type[nn.Module], **kwargs) -> None:
         """Build a layer into its place.
 
         Args:

@@ -14,10 +14,10 @@ from ..layers.checks import (
     check_frozen_stages,
     check_images,
     check_integers,
-    name_single_values,
     stage_indices,
 )
 from .attention_places import AttentionPlaces, resolve_attention
+from .layer_depth import LayerDepth
 
 
 class AttentionBasicBlock(AttentionPlaces, BasicBlock):
@@ -57,7 +57,7 @@ class AttentionResLayer(ResLayer, BaseModule):
 
 
 @MODELS.register_module()
-class AttentionResNet(ResNet):
+class AttentionResNet(LayerDepth, ResNet):
     """MMPretrain's ResNet or ResNeXt with attention layers in its blocks.
 
     Every layer class says in ``place`` where in a block it sits: ``'branch'`` (SqueezeExcitation), ``'after'``
@@ -166,10 +166,9 @@ class AttentionResNet(ResNet):
         res_layer = AttentionResLayer(**kwargs)
         for layer, blocks, fields in self.attention:
             for index in blocks[stage]:
-                res_layer[index].put(layer, **fields)
+                res_layer[index].add_attention(layer, **fields)
         return res_layer
 
-    @name_single_values
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Features of an image.
 
@@ -186,25 +185,12 @@ class AttentionResNet(ResNet):
         check_images(x, self.in_channels, self.min_size)
         return super().forward(x)
 
+    @property
+    def stages(self) -> list[str]:
+        """Names of the stages."""
+        return self.res_layers
+
     def train(self, mode: bool = True) -> 'AttentionResNet':
         """Set the training mode; frozen stages, and BatchNorm with ``norm_eval``, stay in evaluation mode."""
         super().train(mode)
         return self
-
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter for layer-wise learning-rate decay.
-
-        The stem is 0, each block is one more, and whatever stands outside of the prefix is the deepest.
-
-        Args:
-            param_name (str): Name of the parameter in the whole model.
-            prefix (str): Name of this backbone in it, such as ``'backbone.'``. Defaults to ''.
-
-        Returns:
-            Tuple[int, int]: Depth of the parameter and number of depths.
-        """
-        blocks = [f'{stage}.{index}' for stage in self.res_layers for index in range(len(getattr(self, stage)))]
-        if not param_name.startswith(prefix):
-            return len(blocks) + 1, len(blocks) + 2
-        block = '.'.join(param_name[len(prefix) :].split('.')[:2])
-        return blocks.index(block) + 1 if block in blocks else 0, len(blocks) + 2

@@ -20,8 +20,6 @@ from ..layers.checks import (
     check_frozen_stages,
     check_images,
     check_integers,
-    check_share,
-    name_single_values,
     stage_indices,
 )
 from .attention_places import AttentionPlaces, resolve_attention
@@ -50,7 +48,6 @@ def _fitting(
 class _Mended:
     """Mixin for MMPretrain's backbones: a forward that says what is wrong, and ``train`` and ``eval`` that return."""
 
-    @name_single_values
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Features of an image.
 
@@ -201,7 +198,6 @@ class _PreActNet(FrozenStages, BaseModule):
         self.stem = nn.Conv2d(in_channels, stem_channels, 3, padding=1, bias=False)
         self.stages = [f'stage{i + 1}' for i in range(self.out_indices[-1] + 1)]
 
-    @name_single_values
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Features of an image.
 
@@ -301,7 +297,6 @@ class CIFARWideResNet(_PreActNet):
         super().__init__(in_channels, 16, out_indices, frozen_stages, norm_eval, init_cfg)
         n = _blocks('CIFARWideResNet', depth, 6, 4)
         check_integers(widen_factor=widen_factor)
-        check_share('drop_rate', drop_rate)
         check_each_stage(3, strides=strides)
         self.strides = tuple(strides)
         channels = 16
@@ -311,7 +306,7 @@ class CIFARWideResNet(_PreActNet):
             units += [WideUnit(width, width, 1, drop_rate, norm_cfg) for _ in range(n - 1)]
             for layer, blocks, fields in resolve_attention(attention, (n, n, n)):
                 for index in blocks[i]:
-                    units[index].put(layer, **fields)
+                    units[index].add_attention(layer, **fields)
             self.add_module(name, nn.Sequential(*units))
             channels = width
             if i == 2:
@@ -359,7 +354,6 @@ class CIFARDenseNet(_PreActNet):
         init_cfg: dict | list | None = INIT,
     ) -> None:
         check_integers(growth_rate=growth_rate)
-        check_share('drop_rate', drop_rate)
         super().__init__(in_channels, 2 * growth_rate, out_indices, frozen_stages, norm_eval, init_cfg)
         n = _blocks('CIFARDenseNet', depth, 6, 4)
         self.min_size = 2 ** min(len(self.stages), 2)  # each transition halves and rounds down

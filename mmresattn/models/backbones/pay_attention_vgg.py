@@ -1,6 +1,5 @@
 """The networks of Learn To Pay Attention (Jetley et al., ICLR 2018, arXiv:1804.02391), up to the global vector."""
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -10,124 +9,105 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import AttentionMap, PreActBottleneck, norm_relu
-from ..layers.checks import check_images, check_integers, name_single_values
+from ..layers.checks import check_images, check_integers, stage_indices
 
-# One row a network. A plan lists layers in their order: `conv64` is a 3x3 convolution to 64 channels with normalisation
-# and ReLU, `drop.3` dropout, `max2` a max pooling by 2, `to32` one to 32x32 from any size, `stem16` a bare 3x3
-# convolution, `unit64/2` a pre-activation bottleneck of stride 2, `norm` normalisation and ReLU.
+Layer = int | float | tuple
+# One row a network. A layer is the channels of a 3x3 convolution with normalisation and ReLU, the rate of a dropout
+# (a float), or a kind and its numbers: ('max', 2) pools by 2 and ('to', 32) to 32x32 from any size, ('stem', 16) is a
+# bare 3x3 convolution, ('unit', 64) a pre-activation bottleneck, of stride 2 as ('unit', 64, 2), and ('norm',) a
+# normalisation and ReLU.
 VGG_ATT = dict(
     stages=(  # the poolings of plain VGG after the 2nd and the 4th convolution are gone: 32x32, 16x16 and 8x8 at 32
-        'conv64 drop.3 conv64 conv128 drop.4 conv128 conv256 drop.4 conv256 drop.4 conv256',
-        'max2 conv512 drop.4 conv512 drop.4 conv512',
-        'max2 conv512 drop.4 conv512 drop.4 conv512',
+        [64, 0.3, 64, 128, 0.4, 128, 256, 0.4, 256, 0.4, 256],
+        [('max', 2), 512, 0.4, 512, 0.4, 512],
+        [('max', 2), 512, 0.4, 512, 0.4, 512],
     ),
-    tail='max2 conv512 drop.4 max2 conv512 drop.4',  # between the last stage and the pooling that leaves 1x1
+    tail=[('max', 2), 512, 0.4, ('max', 2), 512, 0.4],  # between the last stage and the pooling that leaves 1x1
     global_channels=512,  # None: there is no global vector
-    gates=None,  # or one entry a stage: None, or the plan of the global vector that gates its output
+    gates=None,  # or one entry per stage: None, or the layers of the global vector that gates its output
 )
 ARCHITECTURES = {
     'vgg-att': VGG_ATT,
     'vgg': dict(
         VGG_ATT,
         stages=(
-            'conv64 drop.3 conv64',
-            'max2 conv128 drop.4 conv128',
-            'max2 conv256 drop.4 conv256 drop.4 conv256',
-            'max2 conv512 drop.4 conv512 drop.4 conv512',
-            'max2 conv512 drop.4 conv512 drop.4 conv512',
+            [64, 0.3, 64],
+            [('max', 2), 128, 0.4, 128],
+            [('max', 2), 256, 0.4, 256, 0.4, 256],
+            [('max', 2), 512, 0.4, 512, 0.4, 512],
+            [('max', 2), 512, 0.4, 512, 0.4, 512],
         ),
-        tail='',
+        tail=[],
     ),
-    'vgg-gap': dict(VGG_ATT, tail='', global_channels=None),
-    'vgg-pan': dict(VGG_ATT, gates=(None, 'max4 conv512 drop.4 max2 conv512 drop.4', None)),
+    'vgg-gap': dict(VGG_ATT, tail=[], global_channels=None),
+    'vgg-pan': dict(VGG_ATT, gates=(None, [('max', 4), 512, 0.4, ('max', 2), 512, 0.4], None)),
     'resnet164-att': dict(
-        stages=('stem16' + 18 * ' unit64', 'unit128/2' + 17 * ' unit128', 'unit256/2' + 17 * ' unit256'),
-        tail='norm max2 conv256 drop.4',
+        stages=(
+            [('stem', 16), *18 * [('unit', 64)]],
+            [('unit', 128, 2), *17 * [('unit', 128)]],
+            [('unit', 256, 2), *17 * [('unit', 256)]],
+        ),
+        tail=[('norm',), ('max', 2), 256, 0.4],
         global_channels=256,
         gates=None,
     ),
 }
-LAYERS = ('conv', 'drop', 'max', 'to', 'stem', 'unit', 'norm')
 
 
-def parse_plan(plan: str) -> list[tuple[str, float, int]]:
-    """The layers of a plan.
-
-    Args:
-        plan (str): Such as ``'max2 conv512 drop.4'``.
-
-    Returns:
-        List[Tuple[str, float, int]]: Kind, number (0 for ``norm``) and stride of each layer.
-
-    Raises:
-        ValueError: If a word of the plan is no layer.
-    """
-    layers = []
-    for word in plan.split():
-        parts = re.fullmatch(r'([a-z]+)(\d*\.?\d+)?(?:/(\d+))?', word)
-        kind, number, stride = parts.groups() if parts else (None, None, None)
-        if kind not in LAYERS or (number is None) != (kind == 'norm') or (stride and kind != 'unit'):
-            raise ValueError(
-                f'{word!r} is no layer of a plan; expected words such as conv64, drop.4, max2, to32, stem16, unit64, '
-                f'unit128/2 and norm. The plan is {plan!r}.'
-            )
-        number, stride = float(number or 0), int(stride or 1)
-        whole = kind == 'norm' or number >= 1 and number.is_integer()
-        if stride < 1 or not (number <= 1 if kind == 'drop' else whole):
-            raise ValueError(
-                f'{word!r} is no layer of a plan: dropout is from 0 to 1, and channels, sizes and strides are integers '
-                f'of at least 1. The plan is {plan!r}.'
-            )
-        layers.append((kind, number, stride))
-    return layers
-
-
-def build_plan(plan: str, channels: int, norm_cfg: dict) -> tuple[nn.Sequential, int]:
-    """Build the layers of a plan.
+def build_layers(layers: Sequence[Layer], channels: int, norm_cfg: dict) -> tuple[nn.Sequential, int]:
+    """Build the layers of a row of ``ARCHITECTURES``.
 
     Args:
-        plan (str): Such as ``'max2 conv512 drop.4'``.
+        layers (Sequence[int | float | tuple]): Such as ``[('max', 2), 512, 0.4]``.
         channels (int): Channels of the input.
         norm_cfg (dict): Normalisation, by MMCV's registry.
 
     Returns:
-        Tuple[nn.Sequential, int]: The layers and the channels of their output.
+        tuple[nn.Sequential, int]: The layers and the channels of their output.
 
     Raises:
-        ValueError: If a word of the plan is no layer.
+        ValueError: If one is of no known kind.
     """
-    layers = nn.Sequential()
-    for kind, number, stride in parse_plan(plan):
+    built = nn.Sequential()
+    for layer in layers:
+        kind, *numbers = (
+            layer if isinstance(layer, Sequence) else ('drop' if isinstance(layer, float) else 'conv', layer)
+        )
         if kind == 'drop':
-            layers.append(nn.Dropout(number))
-            continue
-        number = int(number)
-        if kind == 'conv':
-            norm = build_norm_layer({'eps': 1e-3, **norm_cfg}, number)[1]
-            layers.extend([nn.Conv2d(channels, number, 3, padding=1), norm, nn.ReLU(inplace=True)])
+            built.append(nn.Dropout(*numbers))
         elif kind == 'max':
-            layers.append(nn.MaxPool2d(number, ceil_mode=True))
+            built.append(nn.MaxPool2d(*numbers, ceil_mode=True))
         elif kind == 'to':
-            layers.append(nn.AdaptiveMaxPool2d(number))
-        elif kind == 'stem':
-            layers.append(nn.Conv2d(channels, number, 3, padding=1, bias=False))
+            built.append(nn.AdaptiveMaxPool2d(*numbers))
         elif kind == 'norm':
-            layers.append(norm_relu(norm_cfg, channels))
+            built.append(norm_relu(norm_cfg, channels))
+        elif kind in ('conv', 'stem'):
+            (width,) = numbers
+            check_integers(channels=width)
+            built.append(nn.Conv2d(channels, width, 3, padding=1, bias=kind == 'conv'))
+            if kind == 'conv':
+                built.extend([build_norm_layer({'eps': 1e-3, **norm_cfg}, width)[1], nn.ReLU(inplace=True)])
+            channels = width
         elif kind == 'unit':
-            projection = channels != number or stride > 1
-            unit = PreActBottleneck(channels, number, stride, projection=projection, norm_cfg=norm_cfg)
+            width, stride = (*numbers, 1)[:2]
+            projection = channels != width or stride > 1
+            unit = PreActBottleneck(channels, width, stride, projection=projection, norm_cfg=norm_cfg)
             unit.conv1.stride, unit.conv2.stride = unit.conv2.stride, unit.conv1.stride  # the authors' place for it
-            layers.append(unit)
-        if kind in ('conv', 'stem', 'unit'):
-            channels = number
-    return layers, channels
+            built.append(unit)
+            channels = width
+        else:
+            raise ValueError(
+                f'{layer!r} is no layer. A layer is the channels of a convolution, the rate of a dropout (a float), or '
+                "a tuple of 'max', 'to', 'stem', 'unit' or 'norm' and its numbers."
+            )
+    return built, channels
 
 
-def _global_net(plan: str, channels: int, global_channels: int, norm_cfg: dict) -> nn.Sequential:
+def _global_net(layers: Sequence[Layer], channels: int, global_channels: int, norm_cfg: dict) -> nn.Sequential:
     """From a feature map to a global vector (N, global_channels, 1, 1)."""
-    layers, channels = build_plan(plan, channels, norm_cfg)
+    built, channels = build_layers(layers, channels, norm_cfg)
     return nn.Sequential(
-        *layers,
+        *built,
         nn.AdaptiveMaxPool2d(1),  # at 32x32 the authors' last pooling; any size is taken so
         nn.Dropout(0.5),
         nn.Flatten(),
@@ -149,15 +129,15 @@ class ProgressiveGate(nn.Module):
 
     Args:
         channels (int): Channels of the features.
-        plan (str): Layers from the features to the pooling under g.
+        layers (Sequence[int | float | tuple]): Layers from the features to the pooling under g.
         average_gradients (bool): Whether the features average the gradients from g and from the rest.
         norm_cfg (dict): Normalisation, by MMCV's registry.
     """
 
-    def __init__(self, channels: int, plan: str, average_gradients: bool, norm_cfg: dict) -> None:
+    def __init__(self, channels: int, layers: Sequence[Layer], average_gradients: bool, norm_cfg: dict) -> None:
         super().__init__()
         self.average_gradients = average_gradients
-        self.to_global = _global_net(plan, channels, channels, norm_cfg)
+        self.to_global = _global_net(layers, channels, channels, norm_cfg)
         self.score = nn.Conv2d(channels, 1, 1)
         self.map = AttentionMap('spatial')
 
@@ -169,21 +149,22 @@ class ProgressiveGate(nn.Module):
         return attention * features
 
 
-def _min_size(stages: Sequence[str], gates: Sequence[str | None], tail: str) -> int:
+def _min_size(stages: Sequence, gates: Sequence, tail: Sequence[Layer]) -> int:
     """Smallest side for which no pooling takes more than it has."""
 
-    def side_before(plan: str, side: int) -> int:
-        for kind, number, stride in reversed(parse_plan(plan)):
+    def side_before(layers: Sequence[Layer], side: int) -> int:
+        for kind, *numbers in (layer for layer in reversed(layers) if isinstance(layer, Sequence)):
             if kind == 'to':
                 side = 1
             elif kind == 'max':
-                side *= int(number)
-            side = (side - 1) * stride + 1
+                side *= numbers[0]
+            elif kind == 'unit' and len(numbers) > 1:
+                side = (side - 1) * numbers[1] + 1
         return side
 
     side = side_before(tail, 1)
     for stage, gate in zip(reversed(stages), reversed(gates)):
-        side = side_before(stage, max(side, side_before(gate or '', 1)))
+        side = side_before(stage, max(side, side_before(gate or [], 1)))
     return side
 
 
@@ -204,9 +185,9 @@ class PayAttentionNet(BaseModule):
     follows it.
 
     Args:
-        arch (str | dict): A name of the table or a dict of the fields in ``ARCHITECTURES``: ``stages`` (one plan of
-            layers each), ``tail`` (plan between the last stage and the global vector), ``global_channels`` (None: no
-            global vector) and ``gates`` (None, or for each stage None or the plan under its gate).
+        arch (str | dict): A name of the table or a dict of the fields in ``ARCHITECTURES``: ``stages`` (a list of
+            layers each), ``tail`` (layers between the last stage and the global vector), ``global_channels`` (None: no
+            global vector) and ``gates`` (None, or for each stage None or the layers under its gate).
             ``dict(base='vgg-att', global_channels=256)`` changes one field of a name. Defaults to ``'vgg-att'``.
         in_channels (int): Channels of the input image. Defaults to 3.
         out_indices (Sequence[int]): Stages whose outputs are returned, from 0. Defaults to (0, 1, 2).
@@ -246,30 +227,26 @@ class PayAttentionNet(BaseModule):
                 f'An architecture has the fields {list(VGG_ATT)} (and base); '
                 f'missing: {sorted(set(VGG_ATT) - set(fields))}, unknown: {sorted(set(fields) - set(VGG_ATT))}.'
             )
-        if not isinstance(fields['stages'], Sequence) or isinstance(fields['stages'], str) or not fields['stages']:
-            raise ValueError(f"stages are one or more plans of layers, such as ('conv64',), not {fields['stages']!r}.")
         n = len(fields['stages'])
         gates = fields['gates'] or [None] * n
         if len(gates) != n:
             raise ValueError(f'gates has one entry for each of the {n} stages, not {len(gates)}.')
-        self.out_indices = sorted(out_indices)
-        if len(set(out_indices)) < len(out_indices) or not all(0 <= index < n for index in out_indices):
-            raise ValueError(f'out_indices are different stages from 0 to {n - 1}, not {list(out_indices)}.')
         if not out_indices and fields['global_channels'] is None:
             raise ValueError('Nothing to return: give out_indices, or an architecture with a global vector.')
+        self.out_indices = stage_indices(out_indices, n) if out_indices else []
         check_integers(in_channels=in_channels)
         if fields['global_channels'] is not None:
             check_integers(global_channels=fields['global_channels'])
         self.in_channels = in_channels
         self.average_gradients = average_gradients
         # Without a global vector there is no tail.
-        tail = '' if fields['global_channels'] is None else fields['tail']
+        tail = [] if fields['global_channels'] is None else fields['tail']
         self.min_size = _min_size(fields['stages'], gates, tail)
 
         channels = in_channels
         self.stages = []
-        for i, plan in enumerate(fields['stages']):
-            stage, channels = build_plan(plan, channels, norm_cfg)
+        for i, layers in enumerate(fields['stages']):
+            stage, channels = build_layers(layers, channels, norm_cfg)
             if gates[i]:
                 stage.add_module('gate', ProgressiveGate(channels, gates[i], average_gradients, norm_cfg))
             self.add_module(f'stage{i + 1}', stage)
@@ -278,7 +255,6 @@ class PayAttentionNet(BaseModule):
         if fields['global_channels'] is not None:
             self.to_global = _global_net(fields['tail'], channels, fields['global_channels'], norm_cfg)
 
-    @name_single_values
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Local features and the global vector of images.
 

@@ -1,6 +1,6 @@
 """Residual Attention Network (Wang et al., CVPR 2017, arXiv:1704.06904)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import partial
 from typing import NamedTuple
@@ -8,7 +8,6 @@ from typing import NamedTuple
 from mmengine.registry import MODELS
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import MASK_ACTIVATIONS, UNITS, AttentionModule, NormReLU, checkpoint, norm_relu
 from ..layers.checks import (
@@ -16,10 +15,10 @@ from ..layers.checks import (
     check_frozen_stages,
     check_images,
     check_integers,
-    name_single_values,
     stage_indices,
 )
 from .frozen_stages import FrozenStages
+from .layer_depth import LayerDepth
 
 
 class Stem(NamedTuple):
@@ -166,14 +165,6 @@ def resolve_arch(arch: str | dict | Architecture) -> Architecture:
     return Architecture(**changes) if base is None else replace(ARCHITECTURES[base], **changes)
 
 
-def _trains_batchnorm(module: nn.Module | None) -> bool:
-    """Whether a module holds a BatchNorm that computes statistics of this process's batch."""
-    return module is not None and any(
-        isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm) and norm.training
-        for norm in module.modules()
-    )
-
-
 # "MSRA" of the paper, by fan-out as for MMPretrain's ResNet.
 INIT_CFG = (
     dict(type='Kaiming', layer='Conv2d'),
@@ -182,7 +173,7 @@ INIT_CFG = (
 
 
 @MODELS.register_module()
-class ResidualAttentionNet(FrozenStages, BaseBackbone):
+class ResidualAttentionNet(LayerDepth, FrozenStages, BaseBackbone):
     """Residual Attention Network, the graph of the official prototxt files.
 
     A stem; then for each stage a first unit, which changes the shape, its attention modules and its last units.
@@ -356,7 +347,6 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
         self.min_size = self._min_size(1 if attention != 'spatial' else 2)
         self._freeze_stages()
 
-    @name_single_values
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Features of an image.
 
@@ -368,9 +358,9 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
             by convolutions and by the padded pooling of ResNets, down by the official one.
 
         Raises:
-            ValueError: If the shape does not fit, or if BatchNorm would train on a single value a channel.
+            ValueError: If the shape does not fit.
         """
-        self._check_input(x)
+        check_images(x, self.in_channels, self.min_size)
         x = self.stem(x)
         outs = []
         for i, name in enumerate(self.stages):
@@ -390,34 +380,6 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
             need = (need - 1) * stride + 1
         pool = STEMS[self.arch.stem].pool
         return need if pool is None else 4 * need - (3 if 'padding' in pool else 1)
-
-    def _stem_side(self, side: int) -> int:
-        """Height or width behind the stem: the convolution rounds up, a pooling with padding too, others down."""
-        pool = STEMS[self.arch.stem].pool
-        if pool is None:
-            return side
-        side = (side + 1) // 2
-        return (side + 1) // 2 if 'padding' in pool else side // 2
-
-    def _map_sizes(self, height: int, width: int) -> Iterator[tuple[int, int]]:
-        """Number of positions on the lowest level of the masks of each stage, and on its output."""
-        height, width = self._stem_side(height), self._stem_side(width)
-        for i, stride in enumerate(self.strides):
-            height, width = ((side - 1) // stride + 1 for side in (height, width))
-            scale = 2 ** self.arch.poolings[i] if self.arch.modules[i] else 1
-            yield (height // scale) * (width // scale), height * width
-
-    def _check_input(self, x: Tensor) -> None:
-        check_images(x, self.in_channels, self.min_size)
-        if self.training and x.shape[0] == 1:
-            for name, (lowest, output) in zip(self.stages, self._map_sizes(*x.shape[2:])):
-                stage, norm = getattr(self, name), getattr(self, name.replace('stage', 'norm'), None)
-                if (lowest == 1 and _trains_batchnorm(stage)) or (output == 1 and _trains_batchnorm(norm)):
-                    raise ValueError(
-                        f'One image of {x.shape[2]}x{x.shape[3]} leaves a single value a channel in {name}, on which '
-                        'BatchNorm cannot train. Use larger batches (drop_last=True) or images, norm_eval=True, or '
-                        'another norm_cfg such as GN.'
-                    )
 
     def _frozen_modules(self) -> list[nn.Module]:
         n = len(self.arch.channels)  # norms of earlier outputs have no weights to start from
@@ -441,25 +403,6 @@ class ResidualAttentionNet(FrozenStages, BaseBackbone):
                     module.mask.train(mode)
         return self
 
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter for layer-wise learning-rate decay.
-
-        The stem is 0; each unit or attention module on the trunk is one more; the last normalisation, new masks
-        (``new_masks``) and whatever stands outside of the prefix are the deepest.
-
-        Args:
-            param_name (str): Name of the parameter in the whole model.
-            prefix (str): Name of this backbone in it, such as ``'backbone.'``. Defaults to ''.
-
-        Returns:
-            Tuple[int, int]: Depth of the parameter and number of depths.
-        """
-        blocks = [f'{stage}.{block}' for stage in self.stages for block, _ in getattr(self, stage).named_children()]
-        num_layers = len(blocks) + 2
-        name = param_name[len(prefix) :]
-        new_mask = self.new_masks and '.mask.' in name
-        if not param_name.startswith(prefix) or name.startswith('norm') or new_mask:
-            return num_layers - 1, num_layers
-        if name.startswith('stem.'):
-            return 0, num_layers
-        return blocks.index('.'.join(name.split('.')[:2])) + 1, num_layers
+    def _is_deepest(self, name: str) -> bool:
+        """New masks, and normalisations of outputs, train at the full learning rate."""
+        return name.startswith('norm') or self.new_masks and '.mask.' in name

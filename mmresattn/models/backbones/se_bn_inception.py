@@ -10,8 +10,9 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 
 from ..layers import SqueezeExcitation, checkpoint
-from ..layers.checks import check_frozen_stages, check_images, check_integers, name_single_values, stage_indices
+from ..layers.checks import check_frozen_stages, check_images, check_integers, stage_indices
 from .frozen_stages import FrozenStages
+from .layer_depth import LayerDepth
 
 # The official network, one row a module: widths of the branches 1x1; 1x1, 3x3; 1x1, 3x3, 3x3; and the pooling with the
 # width of its 1x1 projection. A module without the 1x1 branch and the projection has stride 2 and starts a stage.
@@ -108,7 +109,7 @@ class InceptionModule(nn.Module):
 
 
 @MODELS.register_module()
-class SEBNInception(FrozenStages, BaseBackbone):
+class SEBNInception(LayerDepth, FrozenStages, BaseBackbone):
     """SE-BN-Inception, the graph of the official prototxt file: 10,906,622 parameters, 2.03 G multiply-adds at 224.
 
     Args:
@@ -176,7 +177,6 @@ class SEBNInception(FrozenStages, BaseBackbone):
             self.stages.append(f'stage{i + 1}')
         self._freeze_stages()
 
-    @name_single_values
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Features of an image.
 
@@ -199,21 +199,3 @@ class SEBNInception(FrozenStages, BaseBackbone):
             if i in self.out_indices:
                 outs.append(x)
         return tuple(outs)
-
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter for layer-wise learning-rate decay.
-
-        The stem is 0, each module is one more, and whatever stands outside of the prefix is the deepest.
-
-        Args:
-            param_name (str): Name of the parameter in the whole model.
-            prefix (str): Name of this backbone in it, such as ``'backbone.'``. Defaults to ''.
-
-        Returns:
-            Tuple[int, int]: Depth of the parameter and number of depths.
-        """
-        modules = [f'{stage}.{name}' for stage in self.stages for name, _ in getattr(self, stage).named_children()]
-        if not param_name.startswith(prefix):
-            return len(modules) + 1, len(modules) + 2
-        module = '.'.join(param_name[len(prefix) :].split('.')[:2])
-        return modules.index(module) + 1 if module in modules else 0, len(modules) + 2

@@ -154,7 +154,7 @@ class AttendTellDecoder(nn.Module):
         return Step(self.word_output(self.drop(output.tanh())), alpha, chosen, beta, hidden, cell)
 
 
-class Told(NamedTuple):
+class Captions(NamedTuple):
     """Captions of N images."""
 
     words: Tensor  # N, T: numbers of words; the end of the caption (0) and whatever follows is 0
@@ -361,7 +361,7 @@ class ShowAttendTell(BaseModel):
     def targets(self, data_samples: list[DataSample], device: torch.device) -> tuple[Tensor, Tensor]:
         """Numbers of the captions' words (N, T), and which of them are words or the end of a caption (N, T)."""
         numbers = [torch.tensor(self.vocabulary.encode(sample.gt_caption), device=device) for sample in data_samples]
-        known = [torch.ones_like(one, dtype=torch.bool) for one in numbers]
+        known = [torch.ones_like(sentence, dtype=torch.bool) for sentence in numbers]
         pad = nn.utils.rnn.pad_sequence
         return pad(numbers, batch_first=True), pad(known, batch_first=True)
 
@@ -434,20 +434,20 @@ class ShowAttendTell(BaseModel):
         """
         features = self.extract(images)
         grid = tuple(features.shape[2:])
-        told = self.search(features)
-        maps = self.word_maps(told.alphas.unflatten(2, grid))
+        captions = self.search(features)
+        maps = self.word_maps(captions.alphas.unflatten(2, grid))
         data_samples = data_samples or [DataSample() for _ in images]
         for i, sample in enumerate(data_samples):
-            words = self.vocabulary.decode(told.words[i].tolist())
+            words = self.vocabulary.decode(captions.words[i].tolist())
             sample.pred_caption = ' '.join(words)
             sample.set_field(words, 'pred_words')
             sample.set_field(maps[i, : len(words)], 'pred_attention')
-            sample.set_field(told.betas[i, : len(words)], 'pred_gate')
-            sample.set_field(told.scores[i], 'caption_score')
+            sample.set_field(captions.betas[i, : len(words)], 'pred_gate')
+            sample.set_field(captions.scores[i], 'caption_score')
         return data_samples
 
     @torch.no_grad()
-    def search(self, features: Tensor) -> Told:
+    def search(self, features: Tensor) -> Captions:
         """The likeliest captions that a beam search finds, for all images at once.
 
         As in the authors' code: of ``k`` captions that are followed, those that end leave the beam, which has one less
@@ -457,13 +457,13 @@ class ShowAttendTell(BaseModel):
             features (Tensor): Feature map (N, D, H, W).
 
         Returns:
-            Told: The captions.
+            Captions: The captions.
         """
         n, k, grid = len(features), self.beam_size, tuple(features.shape[2:])
         annotations = features.flatten(2).transpose(1, 2)  # N, L, D
         # Every tensor of a beam is (k, N, ...) and runs through the decoder as (k N, ...).
         annotations, projected, hidden, cell = (
-            one.expand(k, *one.shape).flatten(0, 1) for one in (annotations, *self.decoder.start(annotations))
+            state.expand(k, *state.shape).flatten(0, 1) for state in (annotations, *self.decoder.start(annotations))
         )
         last = torch.full((k * n,), -1, device=features.device)
         scores = features.new_full((k, n), float('-inf'))
@@ -505,11 +505,11 @@ class ShowAttendTell(BaseModel):
         for beam, image in scores.isfinite().nonzero().tolist():  # cut off
             keep(beam, image)
         pad = nn.utils.rnn.pad_sequence
-        told = [pad(parts, batch_first=True) for parts in zip(*best[0])]
-        written = told[0] != 0
+        captions = [pad(parts, batch_first=True) for parts in zip(*best[0])]
+        written = captions[0] != 0
         longest = max(1, int(written.sum(1).max()))
-        words, alphas, betas, written = (one[:, :longest] for one in (*told, written))
-        return Told(words, best[1], alphas * written[..., None], betas * written)
+        words, alphas, betas, written = (values[:, :longest] for values in (*captions, written))
+        return Captions(words, best[1], alphas * written[..., None], betas * written)
 
 
 def _last(features: Tensor | Sequence[Tensor]) -> Tensor:

@@ -8,8 +8,6 @@ from mmpretrain.models.heads import ClsHead
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..layers.checks import check_share, name_single_values
-
 
 @MODELS.register_module()
 class PayAttentionHead(ClsHead):
@@ -54,7 +52,6 @@ class PayAttentionHead(ClsHead):
         super().__init__(**kwargs)
         if combine not in ('concat', 'indep', 'sum'):
             raise ValueError(f"combine is 'concat', 'indep' or 'sum', not {combine!r}.")
-        check_share('dropout', dropout, below_one=True)
         if num_classes < 1 or not in_channels:
             raise ValueError(
                 f'Expected one class or more and the channels of one level or more, got num_classes={num_classes} and '
@@ -72,7 +69,6 @@ class PayAttentionHead(ClsHead):
         widths = [sum(in_channels)] if combine == 'concat' else in_channels
         self.fc = nn.ModuleList(nn.Linear(width, num_classes) for width in widths)
 
-    @name_single_values
     def _activations(self, feats: Sequence[Tensor]) -> list[Tensor]:
         shapes = [tuple(x.shape) for x in feats]
         if [shape[1:] for shape in shapes] != [(channels,) for channels in self.in_channels]:

@@ -1,7 +1,6 @@
-"""What does not fit is refused here in words, before PyTorch or MMPretrain stumble over it."""
+"""Checks of arguments that PyTorch and MMPretrain would accept in silence, or refuse without naming them."""
 
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -43,21 +42,6 @@ def check_each_stage(n: int, least: int = 1, **values: Any) -> None:
             raise ValueError(
                 f'{name} has one integer of at least {least} for each of the {n} stages; {value!r} does not fit.'
             )
-
-
-def check_share(name: str, value: Any, below_one: bool = False) -> None:
-    """Check an argument that is a share.
-
-    Args:
-        name (str): Its name.
-        value (Any): Its value.
-        below_one (bool): Whether 1 is too much. Defaults to False.
-
-    Raises:
-        ValueError: If it is no number from 0 to 1.
-    """
-    if not isinstance(value, int | float) or not 0 <= value <= 1 or below_one and value == 1:
-        raise ValueError(f'{name} is a number from 0 to {"below " if below_one else ""}1, not {value!r}.')
 
 
 def check_frozen_stages(frozen_stages: Any, n: int) -> None:
@@ -109,29 +93,3 @@ def check_images(x: Tensor, channels: int, min_size: int = 1) -> None:
             f'Images of {x.shape[2]}x{x.shape[3]} are too small: this network needs at least {min_size}x{min_size}. '
             'Resize them, or take an architecture with fewer poolings.'
         )
-
-
-def name_single_values(forward: Callable) -> Callable:
-    """Let a forward say what to do where a normalisation meets a single value a channel.
-
-    Args:
-        forward (Callable): Method of a module.
-
-    Returns:
-        Callable: The same, which raises a ValueError in the place of PyTorch's.
-    """
-
-    @wraps(forward)
-    def named(self, x, *args, **kwargs):
-        try:
-            return forward(self, x, *args, **kwargs)
-        except ValueError as error:
-            if not str(error).startswith('Expected more than 1'):
-                raise
-            raise ValueError(
-                f'The batch leaves a single value a channel in {type(self).__name__}, of which a normalisation makes '
-                'nothing. Use larger batches (drop_last=True) or images, BatchNorm in evaluation mode (norm_eval=True '
-                'where there is one), or another norm_cfg such as GN.'
-            ) from error
-
-    return named

@@ -50,6 +50,7 @@ def norm_relu_convs(norm: NormReLU, x: Tensor, *convs: nn.Module) -> list[Tensor
         not (torch.is_grad_enabled() and norm.training and norm.recompute)
         or _is_transformed()
         or (not _is_plain(norm, x, convs))
+        or x.numel() == x.shape[1]  # a single value per channel, for which BatchNorm raises an error
     ):
         h = norm(x)
         return [conv(h) for conv in convs]

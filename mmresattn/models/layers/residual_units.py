@@ -1,7 +1,15 @@
 """Residual units: the bricks of the trunk and of the soft mask branch.
 
-Every unit is built as ``Unit(in_channels, out_channels, stride, dilation, projection, norm_cfg, width)`` and says in
-``preactivation`` whether its output is a raw sum (which the next layer must normalise) or is already activated.
+Every unit says in ``preactivation`` whether its output is a raw sum, which the next layer must normalise, or is already
+activated. All of them take the same arguments:
+
+- ``in_channels``, ``out_channels`` (int): Channels of the input and of the output.
+- ``stride`` (int): Stride. Defaults to 1.
+- ``dilation`` (int): Dilation of the 3x3 convolutions. Defaults to 1.
+- ``projection`` (bool): Whether the shortcut is a projection, as it must be where the shape changes. Defaults to False.
+- ``norm_cfg`` (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
+- ``width`` (int, optional): Channels in the middle of the unit. Each class states its default, and of what
+  ``out_channels`` and ``width`` are multiples; they raise a ValueError if they are not.
 """
 
 from fractions import Fraction
@@ -35,18 +43,7 @@ class PreActBottleneck(nn.Module):
     The stride sits on the 3x3 convolution. A projection shortcut is a 1x1 convolution of the *activated* input, as in
     the official network; the identity shortcut is the raw input.
 
-    Args:
-        in_channels (int): Channels of the input.
-        out_channels (int): Channels of the output, a multiple of 4 unless ``width`` is given.
-        stride (int): Stride. Defaults to 1.
-        dilation (int): Dilation of the 3x3 convolution. Defaults to 1.
-        projection (bool): Whether the shortcut is a projection, as it must be where the shape changes. Defaults to
-            False.
-        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
-        width (int, optional): Channels of the bottleneck, at least 1. Defaults to ``out_channels / 4``.
-
-    Raises:
-        ValueError: If ``out_channels`` or ``width`` does not fit.
+    ``width`` is by default ``out_channels / 4``, and ``out_channels`` then a multiple of 4.
     """
 
     preactivation = True
@@ -96,18 +93,7 @@ class BottleneckUnit(Bottleneck):
     It is MMPretrain's block, with the stride on the 3x3 convolution and the projection shortcut built in, so that
     weights of these networks load under their own names.
 
-    Args:
-        in_channels (int): Channels of the input.
-        out_channels (int): Channels of the output, a multiple of 4 unless ``width`` is given.
-        stride (int): Stride. Defaults to 1.
-        dilation (int): Dilation of the 3x3 convolution. Defaults to 1.
-        projection (bool): Whether the shortcut is a projection, as it must be where the shape changes. Defaults to
-            False.
-        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
-        width (int, optional): Channels of the bottleneck, at least 1. Defaults to ``out_channels / 4``.
-
-    Raises:
-        ValueError: If ``out_channels`` or ``width`` does not fit.
+    ``width`` is by default ``out_channels / 4``, and ``out_channels`` then a multiple of 4.
     """
 
     preactivation = False
@@ -140,18 +126,7 @@ class BasicUnit(BasicBlock):
     It is MMPretrain's block with its projection shortcut built in, so that weights of these networks load under their
     own names. As there, the first convolution alone has the stride and the dilation.
 
-    Args:
-        in_channels (int): Channels of the input.
-        out_channels (int): Channels of the output.
-        stride (int): Stride. Defaults to 1.
-        dilation (int): Dilation of the first convolution. Defaults to 1.
-        projection (bool): Whether the shortcut is a projection, as it must be where the shape changes. Defaults to
-            False.
-        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
-        width (int, optional): Channels between the convolutions, at least 1. Defaults to ``out_channels``.
-
-    Raises:
-        ValueError: If ``out_channels`` or ``width`` does not fit.
+    ``width``, the channels between the convolutions, is by default ``out_channels``.
     """
 
     preactivation = False
@@ -182,18 +157,8 @@ class ResNeXtUnit(ResNeXtBottleneck):
 
     It is MMPretrain's ResNeXt bottleneck with its projection shortcut built in.
 
-    Args:
-        in_channels (int): Channels of the input.
-        out_channels (int): Channels of the output, a multiple of 64 unless ``width`` is given.
-        stride (int): Stride of the grouped 3x3 convolution. Defaults to 1.
-        dilation (int): Dilation of the grouped 3x3 convolution. Defaults to 1.
-        projection (bool): Whether the shortcut is a projection, as it must be where the shape changes. Defaults to
-            False.
-        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
-        width (int, optional): Channels that the 32 groups share, a multiple of 32. Defaults to ``out_channels / 2``.
-
-    Raises:
-        ValueError: If ``out_channels`` or ``width`` does not fit.
+    ``width``, the channels that the 32 groups share, is a multiple of 32, by default ``out_channels / 2``;
+    ``out_channels`` is a multiple of 64 by default, and of 4 otherwise.
     """
 
     preactivation = False
@@ -236,18 +201,8 @@ class InceptionUnit(nn.Module):
     The stride sits on the first 3x3 convolution of a branch, and on the 1x1 convolution of the one that has none. The
     shortcut is that of :class:`PreActBottleneck`.
 
-    Args:
-        in_channels (int): Channels of the input.
-        out_channels (int): Channels of the output, a multiple of 16 unless ``width`` is given.
-        stride (int): Stride. Defaults to 1.
-        dilation (int): Dilation of the 3x3 convolutions. Defaults to 1.
-        projection (bool): Whether the shortcut is a projection, as it must be where the shape changes. Defaults to
-            False.
-        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
-        width (int, optional): What the branches share as above, a multiple of 4. Defaults to ``out_channels / 4``.
-
-    Raises:
-        ValueError: If ``out_channels`` or ``width`` does not fit.
+    ``width``, what the branches share as above, is a multiple of 4, by default ``out_channels / 4``; ``out_channels``
+    is then a multiple of 16.
     """
 
     preactivation = True

@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import AttentionMap
-from ..layers.checks import check_integers, check_share, name_single_values
+from ..layers.checks import check_integers
 
 SCORES = {'pc': 'parametrised compatibility <u, l + g>', 'dp': 'dot product <l, g>'}
 
@@ -106,7 +106,6 @@ class PayAttention(BaseModule):
         init_cfg: dict | list | None = dict(type='Kaiming', layer='Conv2d'),
     ) -> None:
         super().__init__(init_cfg)
-        check_share('dropout', dropout, below_one=True)
         if global_channels is not None:
             check_integers(global_channels=global_channels)
         levels = list(range(len(in_channels) - 1) if levels is None else levels)
@@ -132,7 +131,6 @@ class PayAttention(BaseModule):
             self.add_module(f'level{k + 1}', level)
             self.out_channels.append(level.out_channels)
 
-    @name_single_values
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Attended features.
 

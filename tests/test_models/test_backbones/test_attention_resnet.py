@@ -171,9 +171,9 @@ def test_places_in_a_block_by_hand(block):
     torch.manual_seed(0)
     bottleneck = block is AttentionBottleneck
     layer = block(16, 16, **(dict(groups=1) if bottleneck else {}))
-    layer.put(LikeConv, mark=1)
-    layer.put(SqueezeExcitation, ratio=4, divisor=1)
-    layer.put(ChannelGate, factor=-3)
+    layer.add_attention(LikeConv, mark=1)
+    layer.add_attention(SqueezeExcitation, ratio=4, divisor=1)
+    layer.add_attention(ChannelGate, factor=-3)
     layer = randomise(layer).double()
     assert layer.branch == ('se_layer',) and layer.after == ('channel_gate',)
     x = torch.randn(2, 16, 5, 6, dtype=torch.float64)
@@ -347,7 +347,7 @@ def test_builds_from_a_config_in_the_scope_of_mmpretrain():
 def test_images_that_do_not_fit_are_named():
     for caffe_pool, least in [(False, 1), (True, 3), ('floor', 5)]:
         backbone = AttentionResNet(18, base_channels=4, stem_channels=4, caffe_pool=caffe_pool)
-        with pytest.raises(ValueError, match='single value a channel'):
+        with pytest.raises(ValueError, match='Expected more than 1 value per channel'):
             backbone(torch.zeros(1, 3, 32, 32))
         backbone.eval()
         assert backbone.min_size == least and backbone(torch.zeros(1, 3, least, least))[0].shape == (1, 32, 1, 1)

@@ -23,7 +23,7 @@ CLASSIFIERS = {
     'vgg-att3-pc-up': (19_860_045, 19_998_375),
     'vgg': (14_991_946, 15_038_116),
 }
-SMALL = dict(stages=('conv4', 'max2 conv6'), tail='max2 conv6', global_channels=6, gates=None)
+SMALL = dict(stages=([4], [('max', 2), 6]), tail=[('max', 2), 6], global_channels=6, gates=None)
 
 
 def small(**kwargs):
@@ -112,7 +112,12 @@ def test_resnet_has_its_stride_on_the_first_convolution_and_gives_raw_sums():
     assert 3 * len(units) + 2 == 164
     assert [i for i, unit in enumerate(units) if unit.conv1.stride == (2, 2)] == [18, 36]
     assert all(unit.conv2.stride == (1, 1) for unit in units)
-    arch = dict(stages=('stem4 unit8', 'unit8/2'), tail='norm max2 conv8', global_channels=8, gates=None)
+    arch = dict(
+        stages=([('stem', 4), ('unit', 8)], [('unit', 8, 2)]),
+        tail=[('norm',), ('max', 2), 8],
+        global_channels=8,
+        gates=None,
+    )
     net = small(arch=arch)
     low, high, g = net(torch.randn(2, 3, 8, 8).double())
     assert (low < 0).any() and (high < 0).any() and high.shape[2:] == (4, 4) and g.shape == (2, 8, 1, 1)
@@ -139,7 +144,7 @@ def test_numbers_of_a_small_network():
 
 def test_initialisation_is_the_authors():
     torch.manual_seed(0)
-    net = PayAttentionNet(dict(SMALL, stages=('conv128', 'max2 conv128')), out_indices=())
+    net = PayAttentionNet(dict(SMALL, stages=([128], [('max', 2), 128])), out_indices=())
     net.init_weights()
     weight = net.stage2[1].weight
     assert weight.std().item() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.02)
@@ -147,7 +152,7 @@ def test_initialisation_is_the_authors():
 
 
 def test_gate_of_the_progressive_network():
-    gated = small(arch=dict(SMALL, gates=('max4 conv4', None)))
+    gated = small(arch=dict(SMALL, gates=([('max', 4), 4], None)))
     assert list(attention_maps(gated)) == ['stage1.gate.map']
     image = torch.randn(2, 3, 16, 16).double()
     with record_attention(gated) as maps:
@@ -205,7 +210,7 @@ def test_gradients_at_forks(average):
 def test_averaging_at_a_gate():
     grads = {}
     for average in (False, True):
-        net = small(arch=dict(SMALL, gates=('max4 conv4', None)), out_indices=(), average_gradients=average)
+        net = small(arch=dict(SMALL, gates=([('max', 4), 4], None)), out_indices=(), average_gradients=average)
         net(torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16).double())[0].pow(2).sum().backward()
         grads[average] = {name: p.grad for name, p in net.named_parameters()}
     for name, gradient in grads[True].items():  # halved once, at the features that are gated
@@ -225,21 +230,16 @@ def test_averaging_changes_no_output_and_needs_no_gradient():
     ('kwargs', 'message'),
     [
         (dict(arch='vgg19'), "Unknown architecture 'vgg19'"),
-        (dict(arch=dict(stages=('conv4',))), r"missing: \['gates', 'global_channels', 'tail'\]"),
+        (dict(arch=dict(stages=([4],))), r"missing: \['gates', 'global_channels', 'tail'\]"),
         (dict(arch=dict(SMALL, depth=3)), r"unknown: \['depth'\]"),
-        (dict(arch=dict(SMALL, stages=('conv4', 'pool2'))), "'pool2' is no layer of a plan"),
-        (dict(arch=dict(SMALL, stages=('conv4', 'conv8/2'))), "'conv8/2' is no layer of a plan"),
-        (dict(arch=dict(SMALL, stages=('conv4', 'conv'))), "'conv' is no layer of a plan"),
-        (dict(arch=dict(SMALL, stages=('conv4', 'conv0'))), "'conv0' is no layer of a plan: .*at least 1"),
-        (dict(arch=dict(SMALL, stages=('conv4', 'max1.5'))), "'max1.5' is no layer of a plan: .*integers"),
-        (dict(arch=dict(SMALL, stages=('conv4', 'unit8/0'))), "'unit8/0' is no layer of a plan: .*strides"),
-        (dict(arch=dict(SMALL, stages=('conv4', 'drop2'))), "'drop2' is no layer of a plan: dropout is from 0 to 1"),
-        (dict(arch=dict(SMALL, stages='conv4')), "one or more plans of layers.*not 'conv4'"),
+        (dict(arch=dict(SMALL, stages=([4], [('pool', 2)]))), r"\('pool', 2\) is no layer"),
+        (dict(arch=dict(SMALL, stages=([4], ['conv4']))), "'conv4' is no layer"),
+        (dict(arch=dict(SMALL, stages=([4], [0]))), 'channels is an integer of at least 1, not 0'),
         (dict(arch=dict(SMALL, global_channels=0)), 'global_channels is an integer of at least 1, not 0'),
         (dict(in_channels=0), 'in_channels is an integer of at least 1, not 0'),
         (dict(arch=dict(SMALL, gates=(None,))), 'one entry for each of the 2 stages, not 1'),
-        (dict(out_indices=(2,)), 'different stages from 0 to 1'),
-        (dict(out_indices=(1, 1)), 'different stages from 0 to 1'),
+        (dict(out_indices=(2,)), 'out_indices are from -2 to 1'),
+        (dict(out_indices=(1, 1)), 'name a stage twice'),
         (dict(arch=dict(SMALL, global_channels=None), out_indices=()), 'Nothing to return'),
     ],
 )
@@ -264,13 +264,13 @@ def test_smallest_sizes():
             net = PayAttentionNet(arch).eval()
             net(torch.empty(1, 3, size, size))
         assert net.min_size == size
-    assert small(arch=dict(SMALL, stages=('conv4 to8', 'max2 conv6'))).min_size == 1  # any size is brought to 8x8
+    assert small(arch=dict(SMALL, stages=([4, ('to', 8)], [('max', 2), 6]))).min_size == 1  # any size is brought to 8x8
 
 
 def test_a_single_value_is_named():
     net = small().train()
     assert net(torch.randn(1, 3, 8, 8).double())[-1].shape == (1, 6, 1, 1)
-    with pytest.raises(ValueError, match='single value a channel in PayAttentionNet'):
+    with pytest.raises(ValueError, match='Expected more than 1 value per channel'):
         net(torch.randn(1, 3, 4, 4).double())
 
 

@@ -14,7 +14,7 @@ BACKBONES = {
     'timm': dict(type='TIMMBackbone', model_name='test_efficientnet', features_only=True, out_indices=(3, 4)),
     'PayAttentionNet': dict(
         type='PayAttentionNet',
-        arch=dict(stages=('conv4 conv4', 'max2 conv6'), tail='max4 conv6', global_channels=6, gates=None),
+        arch=dict(stages=([4, 4], [('max', 2), 6]), tail=[('max', 4), 6], global_channels=6, gates=None),
         out_indices=(0, 1),
     ),
 }

@@ -1,20 +1,13 @@
 import pytest
 import torch
-from torch import nn
 
 from mmresattn.models.layers.checks import (
     check_each_stage,
     check_frozen_stages,
     check_images,
     check_integers,
-    check_share,
-    name_single_values,
     stage_indices,
 )
-
-
-class Norm(nn.BatchNorm2d):
-    forward = name_single_values(nn.BatchNorm2d.forward)
 
 
 @pytest.mark.parametrize('value', [0, -1, 1.0, '1', None, (1,)])
@@ -29,15 +22,6 @@ def test_no_integer_for_each_stage(value):
     with pytest.raises(ValueError, match='strides has one integer of at least 1 for each of the 3 stages'):
         check_each_stage(3, strides=value)
     check_each_stage(3, 0, strides=[0, 1, 2], dilations=range(3))
-
-
-@pytest.mark.parametrize('value', [-0.1, 1.1, None, '0.5', float('nan')])
-def test_no_share(value):
-    with pytest.raises(ValueError, match='dropout is a number from 0 to 1, not'):
-        check_share('dropout', value)
-    check_share('dropout', 1)
-    with pytest.raises(ValueError, match='from 0 to below 1, not 1.0'):
-        check_share('dropout', 1.0, below_one=True)
 
 
 def test_stages_by_index():
@@ -59,13 +43,3 @@ def test_images():
             check_images(torch.zeros(shape), 3)
     with pytest.raises(ValueError, match='5x4 are too small: this network needs at least 5x5'):
         check_images(torch.zeros(1, 3, 5, 4), 3, 5)
-
-
-def test_single_values_are_named_and_other_errors_are_left_alone():
-    norm = Norm(3)
-    assert torch.equal(norm(torch.ones(2, 3, 1, 1)), nn.BatchNorm2d(3)(torch.ones(2, 3, 1, 1)))
-    with pytest.raises(ValueError, match='single value a channel in Norm.*drop_last.*norm_eval'):
-        norm(torch.ones(1, 3, 1, 1))
-    with pytest.raises(ValueError, match='expected 4D input'):
-        norm(torch.ones(3))
-    assert torch.compile(norm, backend='eager', fullgraph=True)(torch.ones(2, 3, 1, 1)).shape == (2, 3, 1, 1)
