@@ -12,12 +12,10 @@ from collections import Counter
 from pathlib import Path
 
 from mmengine.config import Config
-from rich.console import Console
-from rich.table import Table
 
 import mmresattn  # noqa: F401
 from mmresattn.apis import AttentionInferencer
-from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.apis.command_line import ArgumentParser, print_table, run_tool
 from mmresattn.datasets.box_captions import NUMBERS, parts_of
 from mmresattn.evaluation import boxes_mask, pointing_game
 from mmresattn.evaluation.faithfulness import baseline_maps
@@ -33,17 +31,17 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def compare(told: str, true: str) -> dict[str, bool]:
+def compare(predicted: str, true: str) -> dict[str, bool]:
     """For each part that the true caption has, whether the other one says the same."""
-    told, true = parts_of(told), parts_of(true)
-    parts = dict(kind=told.kinds == true.kinds)
+    prediction, true = parts_of(predicted), parts_of(true)
+    parts = dict(kind=prediction.kinds == true.kinds)
     for kind in ('white', 'red'):
-        count = told.counts and told.counts[kind]
+        count = prediction.counts and prediction.counts[kind]
         parts[f'count of {kind}'] = count == true.counts[kind]
         near = count in NUMBERS and true.counts[kind] in NUMBERS
         parts[f'count of {kind} within 1'] = near and abs(NUMBERS.index(count) - NUMBERS.index(true.counts[kind])) < 2
     if true.place:
-        parts['place'] = told.place == true.place
+        parts['place'] = prediction.place == true.place
     return parts
 
 
@@ -58,12 +56,12 @@ def main(argv=None):
     sums: dict[str, list[list[bool]]] = {}
     samples = inferencer.read(ImageSources([str(folder / name) for name in true], strict=True), follow=False)
     for name, sample in zip(true, inferencer.predict(samples, batch_size=8)):
-        told, sentence = sample.prediction, true[name]['sentences'][0]['raw']
-        for part, right in compare(told.pred_caption, sentence).items():
+        prediction, sentence = sample.prediction, true[name]['sentences'][0]['raw']
+        for part, right in compare(prediction.pred_caption, sentence).items():
             sums.setdefault(part, []).append([right, compare(usual, sentence)[part]])
-        if true[name]['white'] and 'white' in told.pred_words:
+        if true[name]['white'] and 'white' in prediction.pred_words:
             mask = boxes_mask(true[name]['white'], sample.image.shape[:2])
-            attention = told.pred_attention[told.pred_words.index('white')].float().cpu()
+            attention = prediction.pred_attention[prediction.pred_words.index('white')].float().cpu()
             centre = baseline_maps(1, mask.shape)['centre'][0]
             sums.setdefault('pointing', []).append([pointing_game(attention, mask), pointing_game(centre, mask)])
     found = {
@@ -74,12 +72,9 @@ def main(argv=None):
         )
         for part, rows in sums.items()
     }
-    table = Table(title=f'{Path(args.config).stem}, {args.split}: baseline is the most frequent caption, or the centre')
-    for column in ('part', 'images', 'model', 'baseline'):
-        table.add_column(column)
-    for part, row in found.items():
-        table.add_row(part, str(row['images']), f'{row["model"]:.1%}', f'{row["baseline"]:.1%}')
-    Console().print(table)
+    cells = [(part, str(row['images']), f'{row["model"]:.1%}', f'{row["baseline"]:.1%}') for part, row in found.items()]
+    title = f'{Path(args.config).stem}, {args.split}: baseline is the most frequent caption, or the centre'
+    print_table(title, ('part', 'images', 'model', 'baseline'), cells)
     if args.out:
         args.out.write_text(json.dumps(found, indent=1))
 

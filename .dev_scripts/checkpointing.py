@@ -14,12 +14,11 @@ from multiprocessing import get_context
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-import mmresattn  # noqa: F401
-from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.apis import build_model
+from mmresattn.apis.command_line import ArgumentParser, markdown_table, run_tool
 
 
 @contextmanager
@@ -41,10 +40,9 @@ def step(config: str, with_cp: bool, size: int, batch_size: int) -> tuple[int, i
     """Bytes saved, peak of resident bytes over that of the model, and seconds of a forward and backward pass."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    cfg = Config.fromfile(config).model
-    cfg.backbone.with_cp = with_cp
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(cfg).train()
+    cfg = Config.fromfile(config)
+    cfg.model.backbone.with_cp = with_cp
+    model = build_model(cfg)
     images = torch.randn(batch_size, 3, size, size)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.perf_counter()
@@ -67,13 +65,14 @@ def main(argv=None):
         for with_cp, results in found.items():
             with get_context('spawn').Pool(1) as pool:
                 results.append(pool.apply(step, (args.config, with_cp, args.size, args.batch_size)))
-    print('| with_cp | saved (MiB) | peak of resident memory over the model (MiB) | seconds, one thread |')
-    print('| --- | ---: | ---: | ---: |')
+    header = ('with_cp', 'saved (MiB)', 'peak of resident memory over the model (MiB)', 'seconds, one thread')
+    rows = []
     for with_cp, results in found.items():
         saved, peak, seconds = zip(*results)
         spread = [f'{min(values):.{digits}f} to {max(values):.{digits}f}'
                   for values, digits in (([value / 2**20 for value in peak], 0), (seconds, 1))]  # fmt: skip
-        print(f'| {with_cp} | {saved[0] / 2**20:.1f} | {spread[0]} | {spread[1]} |')
+        rows.append((with_cp, f'{saved[0] / 2**20:.1f}', *spread))
+    print(markdown_table(header, rows), end='')
 
 
 if __name__ == '__main__':

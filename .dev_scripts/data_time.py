@@ -8,18 +8,16 @@ python .dev_scripts/data_time.py configs/resattn/attention56_cifar10.py \\
 
 import argparse
 import statistics
-import time
 from itertools import cycle
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
-from rich.console import Console
-from rich.table import Table
+from torch.utils.benchmark.utils.timer import timer
 
 from mmresattn.apis import add_common_arguments, build_runner, load_config, use_mixed_precision
-from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.apis.command_line import ArgumentParser, print_table, run_tool
 
 
 def parse_args(argv=None):
@@ -35,7 +33,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-class Way:
+class Loading:
     """One way of loading: its batches without end, its preprocessor, and the times that were taken."""
 
     def __init__(self, cfg: Config, device) -> None:
@@ -47,21 +45,22 @@ class Way:
     def train(self, model, optim_wrapper, iterations: int, keep: bool) -> None:
         model.data_preprocessor = self.preprocessor
         for _ in range(iterations):
-            start = time.perf_counter()
+            start = timer()
             batch = next(self.batches)
-            got = time.perf_counter()
-            model.train_step(batch, optim_wrapper)['loss'].item()  # waits for the device
+            loaded = timer()
+            model.train_step(batch, optim_wrapper)
+            end = timer()
             if keep:
-                self.wait.append(got - start)
-                self.step.append(time.perf_counter() - start)
+                self.wait.append(loaded - start)
+                self.step.append(end - start)
 
     def alone(self, batches: int) -> float:
         """Images a second that loading and augmentation give when no network takes them."""
         next(self.batches)
-        start, images = time.perf_counter(), 0
+        start, images = timer(), 0
         for _ in range(batches):
-            images += self.preprocessor(next(self.batches), training=True)['inputs'].cpu().shape[0]
-        return images / (time.perf_counter() - start)
+            images += self.preprocessor(next(self.batches), training=True)['inputs'].shape[0]
+        return images / (timer() - start)
 
 
 def main(argv=None):
@@ -74,25 +73,24 @@ def main(argv=None):
     runner.model.train()
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        ways = {
-            Path(path).stem: Way(
+        loadings = {
+            Path(path).stem: Loading(
                 load_config(argparse.Namespace(**{**vars(args), 'config': path})),
                 next(runner.model.parameters()).device,
             )
             for path in args.data
         }
         for number in range(args.rounds + 1):  # the first one warms up
-            for way in ways.values():
-                way.train(runner.model, runner.optim_wrapper, args.iterations, keep=number > 0)
-        alone = {name: way.alone(5 * args.iterations) for name, way in ways.items()}
-    table = Table(title=f'{Path(args.config).stem}, medians of {args.rounds} x {args.iterations} iterations')
-    for column in ('data', 'data_time', 'time', 'share', 'images/s alone'):
-        table.add_column(column, justify='left' if column == 'data' else 'right')
-    for name, way in ways.items():
-        wait, step = statistics.median(way.wait), statistics.median(way.step)
-        share = sum(way.wait) / sum(way.step)
-        table.add_row(name, f'{wait * 1e3:.2f} ms', f'{step * 1e3:.0f} ms', f'{share:.2%}', f'{alone[name]:,.0f}')
-    Console().print(table)
+            for loading in loadings.values():
+                loading.train(runner.model, runner.optim_wrapper, args.iterations, keep=number > 0)
+        alone = {name: loading.alone(5 * args.iterations) for name, loading in loadings.items()}
+    rows = []
+    for name, loading in loadings.items():
+        wait, step = statistics.median(loading.wait), statistics.median(loading.step)
+        share = sum(loading.wait) / sum(loading.step)
+        rows.append((name, f'{wait * 1e3:.2f} ms', f'{step * 1e3:.0f} ms', f'{share:.2%}', f'{alone[name]:,.0f}'))
+    title = f'{Path(args.config).stem}, medians of {args.rounds} x {args.iterations} iterations'
+    print_table(title, ('data', 'data_time', 'time', 'share', 'images/s alone'), rows)
 
 
 if __name__ == '__main__':

@@ -13,28 +13,24 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tools'))
 
 import correct_photos  # noqa: E402
 
-from mmresattn.apis import training_config  # noqa: E402
+from mmresattn.apis import build_model, training_config  # noqa: E402
 from mmresattn.datasets import Corrections  # noqa: E402
 from mmresattn.models.classifiers import GatedClassifier  # noqa: E402
 from mmresattn.models.layers import record_attention  # noqa: E402
 from mmresattn.visualization import class_activation_maps, overlay, save_figure  # noqa: E402
-from mmresattn.weights import load_checkpoint  # noqa: E402
 
 COLUMNS = 7
 RIGHT, WRONG = '#2f9e44', '#e03131'
 
 
 def load(cfg, checkpoint: Path) -> BaseModel:
-    model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor, '_scope_': 'mmpretrain'})
-    load_checkpoint(model, checkpoint)
-    return model.eval()
+    return build_model(cfg, checkpoint).eval()
 
 
 def picture(file: Path) -> np.ndarray:

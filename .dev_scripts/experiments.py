@@ -10,6 +10,7 @@ A row that fails is reported and loses no other. The table is written anew after
 import argparse
 import csv
 import fcntl
+import io
 import json
 import os
 import re
@@ -29,7 +30,8 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.apis.command_line import ArgumentParser, markdown_table, run_tool
+from mmresattn.weights import write_whole
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / 'configs/resattn'
@@ -142,13 +144,6 @@ def parse_args(argv=None):
     if args.seeds and len(set(args.seeds)) < len(args.seeds):
         parser.error('--seeds: each one once.')
     return args
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file so that whoever reads it finds the old text or the new one, and no half of either."""
-    temporary = path.with_name(f'.{path.name}')
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def finished(run_dir: Path) -> float | None:
@@ -285,7 +280,7 @@ class Results:
         ]
         if not whole:
             lines += ['', "Where it is not the paper's training, its column gives the order of its errors alone."]
-        lines += ['', '| | ours | order | paper | |', '| --- | ---: | ---: | ---: | --- |']
+        rows = []
         for row, values, rank, paper in zip(self.rows, ours, ranks(self.rows, means), published):
             cell, note = '-', ''
             if values:
@@ -295,14 +290,14 @@ class Results:
                 note = 'not part of this package'
             elif len(values) < len(seeds):
                 note = f'{len(values)} of {len(seeds)} seeds; {self.failures.get(row.config, "not run")}'
-            lines.append(f'| {row.name} | {cell} | {rank} | {paper} | {note.replace("|", " ")} |')
-        return '\n'.join(lines) + '\n'
+            rows.append((row.name, cell, rank, paper, note.replace('|', ' ')))
+        return '\n'.join([*lines, '', markdown_table(('', 'ours', 'order', 'paper', ''), rows, (0, 4))])
 
     def save(self) -> Path:
         """Write table.md and results.csv."""
         out = self.work_dir / f'table{self.table}'
         out.mkdir(parents=True, exist_ok=True)
-        write(out / 'table.md', self.markdown())
+        write_whole(out / 'table.md', self.markdown().encode())
         common = ('scale', 'iterations', 'amp', 'data')
         lines = [['table', 'row', 'config', 'seed', 'error', 'paper', 'training_images', 'test_images', *common]]
         for row in self.rows:
@@ -312,9 +307,9 @@ class Results:
                 cells = [row.config or '', seed, '' if error is None else f'{error:.2f}', row.paper]
                 counts = [images['train'], images['test']]
                 lines.append([self.table, row.name, *cells, *counts, *(self.settings[key] for key in common)])
-        with open(out / '.results.csv', 'w', newline='') as file:
-            csv.writer(file).writerows(lines)
-        (out / '.results.csv').replace(out / 'results.csv')
+        text = io.StringIO()
+        csv.writer(text).writerows(lines)
+        write_whole(out / 'results.csv', text.getvalue().encode())
         return out
 
 
@@ -358,7 +353,7 @@ def check_settings(work_dir: Path, settings: dict) -> None:
     if path.exists() and (there := json.loads(path.read_text())) != binding:
         raise ValueError(f'{work_dir} holds runs of {there}, and these are {binding}. Give another --work-dir.')
     work_dir.mkdir(parents=True, exist_ok=True)
-    write(path, json.dumps(binding))
+    write_whole(path, json.dumps(binding).encode())
 
 
 def main(argv=None):

@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 import yaml
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from mmresattn.apis import build_model
+from mmresattn.apis.command_line import markdown_table
 from mmresattn.utils import count_multiply_adds
 
 ROOT = Path(__file__).parents[1]
@@ -53,8 +54,8 @@ def count(config: Path) -> dict[str, int]:
     size = cfg.get('image_size')
     key = repr((cfg.model.to_dict(), size))
     if key not in COUNTED:
-        with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
-            model = MODELS.build(cfg.model).eval()
+        with torch.device('meta'):
+            model = build_model(cfg).eval()
             numbers = COUNTED[key] = dict(Parameters=sum(parameter.numel() for parameter in model.parameters()))
             if size:
                 with WithoutBatchNorm():
@@ -78,9 +79,8 @@ def counted(metafile: Path) -> str:
 def drawn_up(table: list[dict[str, str]]) -> str:
     """A table in Markdown, without empty columns."""
     columns = [name for name in table[0] if any(row[name] for row in table)]
-    lines = ['---:' if name in ('parameters', 'multiply-adds') else '---' for name in columns]
-    rows = [columns, lines, *([row[name] for name in columns] for row in table)]
-    return ''.join(f'| {" | ".join(row)} |\n' for row in rows)
+    texts = [column for column, name in enumerate(columns) if name not in ('parameters', 'multiply-adds')]
+    return markdown_table(columns, [[row[name] for name in columns] for row in table], texts)
 
 
 def tabulated(metafile: Path) -> str:

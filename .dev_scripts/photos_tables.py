@@ -10,39 +10,37 @@ import re
 import sys
 from pathlib import Path
 
+from mmresattn.apis.command_line import markdown_table
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / 'docs' / 'photos.md'
 RESULTS = ROOT / 'configs' / 'photos' / 'results.json'
 BLOCK = r'(?s)(<!-- table: {} -->\n).*?(<!-- end -->)'
 
 
-def accuracy(rows: list[dict]) -> list[str]:
+def accuracy(rows: list[dict]) -> str:
     """Accuracy and time of each training."""
-    lines = [
-        '| network | starts from | epochs | val | test | processor time |',
-        '| --- | --- | ---: | ---: | ---: | ---: |',
-    ]
+    cells = []
     for row in rows:
         name = f'[{row["config"]}](../configs/photos/{row["config"]}.py)'
         test = f'{row["test"]:.2f} %' if row['test'] else ''
-        lines.append(
-            f'| {name} | {row["start"]} | {row["epochs"]} | {row["val"]:.2f} % | {test} | {row["minutes"]:.1f} min |'
-        )
-    return lines
+        cells.append((name, row['start'], row['epochs'], f'{row["val"]:.2f} %', test, f'{row["minutes"]:.1f} min'))
+    return markdown_table(('network', 'starts from', 'epochs', 'val', 'test', 'processor time'), cells, (0, 1))
 
 
-def faithfulness(rows: list[dict]) -> list[str]:
+def faithfulness(rows: list[dict]) -> str:
     """Measures of each map, with standard errors."""
     names = dict(road='ROAD', pointing='on the garment', overlap='overlap')
     measures = [name for name in names if any(name in row for row in rows)]
-    lines = [
-        f'| network | map | {" | ".join(names[name] for name in measures)} |',
-        f'| --- | --- |{" ---: |" * len(measures)}',
+    cells = [
+        (
+            row['network'],
+            row['map'],
+            *(f'{row[name][0]:.3f} ± {row[name][1]:.3f}' if name in row else '' for name in measures),
+        )
+        for row in rows
     ]
-    for row in rows:
-        cells = [f'{row[name][0]:.3f} ± {row[name][1]:.3f}' if name in row else '' for name in measures]
-        lines.append(f'| {row["network"]} | {row["map"]} | {" | ".join(cells)} |')
-    return lines
+    return markdown_table(('network', 'map', *(names[name] for name in measures)), cells, (0, 1))
 
 
 TABLES = dict(accuracy=accuracy, faithfulness=faithfulness)
@@ -52,7 +50,7 @@ def filled(page: str, results: dict) -> str:
     """The page with its tables drawn up from the results."""
     for name, table in TABLES.items():
         if results.get(name):
-            text = '\n'.join(table(results[name])) + '\n'
+            text = table(results[name])
             page = re.sub(BLOCK.format(name), lambda found, text=text: found[1] + text + found[2], page)
     return page
 

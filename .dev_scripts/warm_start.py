@@ -15,6 +15,7 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -23,9 +24,11 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS, MODELS, DefaultScope
+from mmengine.registry import HOOKS
 
-from mmresattn.apis import build_runner, latest_checkpoint
+from mmresattn.apis import build_model, build_runner, latest_checkpoint
+from mmresattn.apis.command_line import markdown_table
+from mmresattn.utils import time_in_turns
 
 ROOT = Path(__file__).parents[1]
 NETWORKS = {
@@ -87,22 +90,21 @@ def model(network: str) -> dict:
 
 def step_seconds(size: int, batch: int, rounds: int = 15) -> dict[str, float]:
     """Processor time of a training step of each network, the median of rounds in which they take turns."""
-    times = {name: [] for name in NETWORKS}
-    steps = {}
-    for name in NETWORKS:
-        with DefaultScope.overwrite_default_scope('mmpretrain'):
-            net = MODELS.build(model(name)).to(memory_format=torch.channels_last).train()
-        net.init_weights()
-        steps[name] = net, torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, nesterov=True)
     images = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
-    for turn in range(rounds + 1):
-        for name, (net, optimizer) in steps.items():
-            begin = time.process_time()
+
+    def training_step(name: str) -> Callable[[], None]:
+        net = build_model(Config(dict(model=model(name), default_scope='mmpretrain')))
+        net.to(memory_format=torch.channels_last).init_weights()
+        optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, nesterov=True)
+
+        def step() -> None:
             optimizer.zero_grad()
             net(images, mode='tensor').square().mean().backward()
             optimizer.step()
-            if turn:
-                times[name].append(time.process_time() - begin)
+
+        return step
+
+    times = time_in_turns({name: training_step(name) for name in NETWORKS}, rounds, clock=time.process_time)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -154,11 +156,11 @@ def table(results: dict) -> str:
     rows = {}
     for key, found in results['trainings'].items():
         rows.setdefault(key.partition(', seed ')[0], []).append(found)
-    lines = ['| network | images trained on | top-1 of each seed |', '| --- | ---: | --- |']
-    for name, found in rows.items():
-        accuracies = ', '.join(f'{training["top1"]:.2f} %' for training in found)
-        lines.append(f'| {name} | {found[0]["images"]:,} | {accuracies} |')
-    return '\n'.join(lines) + '\n'
+    cells = [
+        (name, f'{found[0]["images"]:,}', ', '.join(f'{training["top1"]:.2f} %' for training in found))
+        for name, found in rows.items()
+    ]
+    return markdown_table(('network', 'images trained on', 'top-1 of each seed'), cells, (0, 2))
 
 
 def main() -> None:

@@ -1,12 +1,13 @@
 """Functions without a place of their own that any module may use."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.benchmark.utils.timer import timer
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -66,6 +67,28 @@ def forward_images(model: nn.Module, images: Tensor, **kwargs) -> Tensor | tuple
     return model.extract_feat(images) if is_detector(model) else model(images, **kwargs)
 
 
+def class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Logits of a classifier, which some of MMPretrain's return in other forms.
+
+    Args:
+        model (nn.Module): A classifier of MMPretrain's kind.
+        inputs (Tensor): Preprocessed images (N, C, H, W).
+
+    Returns:
+        Tensor: Logits (N, classes).
+
+    Raises:
+        ValueError: If the classifier returns anything else.
+    """
+    scores = model(inputs, mode='tensor')
+    if not isinstance(scores, Tensor) or scores.dim() != 2:
+        returned = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise ValueError(
+            f"The classifier's scores must be a tensor (N, classes); model(..., mode='tensor') gave {returned}."
+        )
+    return scores
+
+
 def count_multiply_adds(model: Callable, *args, **kwargs) -> int:
     """Multiply-adds of the convolutions and matrix products of a forward pass, which papers on classifiers call FLOPs.
 
@@ -82,3 +105,28 @@ def count_multiply_adds(model: Callable, *args, **kwargs) -> int:
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         model(*args, **kwargs)
     return counter.get_total_flops() // 2  # PyTorch counts a multiply-add as two
+
+
+def time_in_turns(
+    calls: Mapping[Hashable, Callable[[], object]], rounds: int, repeats: int = 1, clock: Callable[[], float] = timer
+) -> dict[Hashable, list[float]]:
+    """Time calls in turns, so that other work on the machine slows all of them alike.
+
+    Args:
+        calls (Mapping[Hashable, Callable]): What to time, by name.
+        rounds (int): Rounds in which each has its turn, after one that warms up.
+        repeats (int): Calls in a turn. Defaults to 1.
+        clock (Callable): Gives seconds. Defaults to PyTorch's timer, which waits for the accelerator.
+
+    Returns:
+        dict[Hashable, list[float]]: By name the seconds of each call.
+    """
+    seconds = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, call in calls.items():
+            for _ in range(repeats):
+                begin = clock()
+                call()
+                if number:
+                    seconds[name].append(clock() - begin)
+    return seconds

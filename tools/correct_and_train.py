@@ -22,7 +22,6 @@ corrected with each use of docs/corrections.md:
 
 import json
 import os
-import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -36,9 +35,10 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmresattn.apis import build_runner
-from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.apis.command_line import ArgumentParser, markdown_table, run_tool
 from mmresattn.editor import AttentionEditor
 from mmresattn.visualization import class_activation_maps
+from mmresattn.weights.files import whole_folder
 
 CONFIG = Path(__file__).parent.parent / 'configs/abn/abn-resnet20-edited_cifar100.py'
 SETS = ('train', 'edit', 'test')
@@ -193,15 +193,14 @@ def prepare(example: Example, data: Path) -> None:
     """Write the images, whole or not at all, and a folder of links to those of train and edit."""
     if data.exists():
         return
-    unfinished = data.with_name(f'{data.name}.unfinished')
-    shutil.rmtree(unfinished, ignore_errors=True)
-    example.prepare(unfinished)
-    for split in ('train', 'edit'):
-        for file in unfinished.glob(f'{split}/*/*'):
-            link = unfinished / 'both' / file.parent.name / file.name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(file.readlink() if file.is_symlink() else Path('../..', split, link.parent.name, file.name))
-    unfinished.rename(data)
+    with whole_folder(data) as part:
+        example.prepare(part)
+        for split in ('train', 'edit'):
+            for file in part.glob(f'{split}/*/*'):
+                link = part / 'both' / file.parent.name / file.name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                target = file.readlink() if file.is_symlink() else Path('../..', split, link.parent.name, file.name)
+                link.symlink_to(target)
 
 
 def main(argv=None) -> None:
@@ -242,14 +241,15 @@ def main(argv=None) -> None:
             done.write_text(json.dumps(result | dict(seconds=round(time.monotonic() - start))))
         results.append(json.loads(done.read_text()))
 
-    print('| seed | mistakes corrected | right after the edit | ' + ' | '.join(ARMS.values()) + ' | seconds |')
-    print('| ---: ' * 7 + '|')
-    for one in results:
-        accuracies = ' | '.join(f'{one[arm]:.2f} %' for arm in ARMS)
-        print(f'| {one["seed"]} | {one["edited"]} of {one["of"]} | {one["mended"]} | {accuracies} | {one["seconds"]} |')
-    means = ' | '.join(f'{statistics.mean(one[arm] for one in results):.2f} %' for arm in ARMS)
-    print(f'| mean | | | {means} | |')
-    gains = [one['corrected'] - one['control'] for one in results]
+    header = ('seed', 'mistakes corrected', 'right after the edit', *ARMS.values(), 'seconds')
+    rows = [
+        (found['seed'], f'{found["edited"]} of {found["of"]}', found['mended'],
+         *(f'{found[arm]:.2f} %' for arm in ARMS), found['seconds'])
+        for found in results
+    ]  # fmt: skip
+    means = [f'{statistics.mean(found[arm] for found in results):.2f} %' for arm in ARMS]
+    print(markdown_table(header, [*rows, ('mean', '', '', *means, '')], ()), end='')
+    gains = [found['corrected'] - found['control'] for found in results]
     spread = f', standard deviation {statistics.stdev(gains):.2f}' if len(gains) > 1 else ''
     print(f'\nWith corrected maps against without: {statistics.mean(gains):+.2f} points{spread}.')
 

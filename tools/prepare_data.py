@@ -31,9 +31,9 @@ from torchvision.datasets import SVHN, CelebA
 from torchvision.datasets.imagenet import ARCHIVE_META
 
 from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.weights.files import PART, whole_folder
 
 GB = 2**30
-PART = '.part'  # how names of unfinished files and folders end
 MAX_FILES = 2_000_000  # in one archive
 NUCLEI_VAL = (  # how the 66 validation images begin: the split of the figures in docs/segmentation.md
     '05a8 0635 0b2e 12f8 13c8 1b60 1d4a 2817 2b50 3080 30f6 371a 3ab9 3b3f 3b75 3b95 44ab 4829 54cb 57d8 58c5 5953 '
@@ -50,14 +50,17 @@ class Archive:
     """A file of a data set.
 
     Args:
-        name (str): Name of the file.
-        url (str): Where to download it; empty if its terms want a person to do that.
+        address (str): Where to download it; only its name if its terms want a person to do that.
         md5 (str): Its checksum; empty if nobody publishes one.
     """
 
-    name: str
-    url: str = ''
+    address: str
     md5: str = ''
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.address.rpartition('/')[2].partition('?')[0]
 
 
 @dataclass(frozen=True)
@@ -106,14 +109,14 @@ def obtain(archive: Archive, folder: Path, page: str) -> Path:
     if path.exists():
         _check(archive, path)
         return path
-    if not archive.url:
+    if '://' not in archive.address:
         raise FileNotFoundError(
             f'{path} is missing. Accept the terms on {page}, download {archive.name} there, put it into {folder} and '
             'run this command again.'
         )
     part = folder / f'{archive.name}{PART}'
     folder.mkdir(parents=True, exist_ok=True)
-    _download(archive.url, part)
+    _download(archive.address, part)
     try:
         _check(archive, part)
     except ValueError:
@@ -371,33 +374,29 @@ def prepare_ade20k(folder: Path, gigabytes: float, archive: Path) -> None:
 TORONTO = 'https://www.cs.toronto.edu/~kriz'
 CELEBA_FILES = ('img_align_celeba.zip', 'list_attr_celeba.txt', 'list_eval_partition.txt')
 COCO = 'http://images.cocodataset.org'
+CALTECH = 'https://data.caltech.edu/records/65de6-vp158/files'
+PNG_FOLDERS = {'train/*/*.png': 50_000, 'test/*/*.png': 10_000}
 DATA_SETS = dict(
     cifar10=DataSet(
         folder='cifar10',
         page=f'{TORONTO}/cifar.html',
-        archives=(
-            Archive('cifar-10-binary.tar.gz', f'{TORONTO}/cifar-10-binary.tar.gz', 'c32a1d4ab5d03f1284b67883e8d87530'),
-        ),
+        archives=(Archive(f'{TORONTO}/cifar-10-binary.tar.gz', 'c32a1d4ab5d03f1284b67883e8d87530'),),
         prepare=prepare_cifar,
-        counts={'train/*/*.png': 50_000, 'test/*/*.png': 10_000},
+        counts=PNG_FOLDERS,
         gigabytes=0.3,
     ),
     cifar100=DataSet(
         folder='cifar100',
         page=f'{TORONTO}/cifar.html',
-        archives=(
-            Archive(
-                'cifar-100-binary.tar.gz', f'{TORONTO}/cifar-100-binary.tar.gz', '03b5dce01913d631647c71ecec9e9cb8'
-            ),
-        ),
+        archives=(Archive(f'{TORONTO}/cifar-100-binary.tar.gz', '03b5dce01913d631647c71ecec9e9cb8'),),
         prepare=prepare_cifar,
-        counts={'train/*/*.png': 50_000, 'test/*/*.png': 10_000},
+        counts=PNG_FOLDERS,
         gigabytes=0.3,
     ),
     svhn=DataSet(
         folder='svhn',
         page='http://ufldl.stanford.edu/housenumbers',
-        archives=tuple(Archive(name, url, md5) for url, name, md5 in map(SVHN.split_list.get, ('train', 'test'))),
+        archives=tuple(Archive(url, md5) for url, _, md5 in map(SVHN.split_list.get, ('train', 'test'))),
         prepare=prepare_svhn,
         counts={'train/*/*.png': 73_257, 'test/*/*.png': 26_032},
         gigabytes=0.5,
@@ -405,13 +404,7 @@ DATA_SETS = dict(
     cub200=DataSet(
         folder='cub200',
         page='https://www.vision.caltech.edu/datasets/cub_200_2011',
-        archives=(
-            Archive(
-                'CUB_200_2011.tgz',
-                'https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1',
-                '97eceeb196236b17998738112f37df78',
-            ),
-        ),
+        archives=(Archive(f'{CALTECH}/CUB_200_2011.tgz?download=1', '97eceeb196236b17998738112f37df78'),),
         prepare=prepare_cub,
         counts={'train/*/*.jpg': 5_994, 'test/*/*.jpg': 5_794},
         gigabytes=3,
@@ -419,7 +412,7 @@ DATA_SETS = dict(
     dsb2018=DataSet(
         folder='dsb2018',
         page='https://bbbc.broadinstitute.org/BBBC038',
-        archives=(Archive('stage1_train.zip', 'https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip'),),
+        archives=(Archive('https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip'),),
         prepare=prepare_nuclei,
         counts={
             f'{kind}/{split}/*.png': n for kind in ('img_dir', 'ann_dir') for split, n in (('train', 268), ('val', 66))
@@ -430,10 +423,7 @@ DATA_SETS = dict(
         folder='bccd',
         page='https://github.com/Shenggan/BCCD_Dataset',
         archives=(
-            Archive(
-                'BCCD_Dataset.zip',
-                'https://github.com/Shenggan/BCCD_Dataset/archive/d272fb14cdff6e473fafeeeba32aba5f560e9e43.zip',
-            ),
+            Archive('https://github.com/Shenggan/BCCD_Dataset/archive/d272fb14cdff6e473fafeeeba32aba5f560e9e43.zip'),
         ),
         prepare=prepare_bccd,
         counts={'images/*.jpg': 364, 'annotations/*.json': 3},
@@ -443,7 +433,7 @@ DATA_SETS = dict(
         folder='celeba',
         page='https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html',
         archives=tuple(
-            Archive(name, md5=md5) for name in CELEBA_FILES for _, md5, other in CelebA.file_list if other == name
+            Archive(name, md5) for name in CELEBA_FILES for _, md5, other in CelebA.file_list if other == name
         ),
         prepare=prepare_celeba,
         counts={'img_align_celeba/*.jpg': 202_599, '*.txt': 2},
@@ -452,7 +442,7 @@ DATA_SETS = dict(
     imagenet=DataSet(
         folder='imagenet',
         page='https://image-net.org/challenges/LSVRC/2012',
-        archives=tuple(Archive(name, md5=md5) for name, md5 in map(ARCHIVE_META.get, ('train', 'val', 'devkit'))),
+        archives=tuple(Archive(name, md5) for name, md5 in map(ARCHIVE_META.get, ('train', 'val', 'devkit'))),
         prepare=prepare_imagenet,
         counts={'train/*/*.JPEG': 1_281_167, 'val/*/*.JPEG': 50_000},
         gigabytes=160,
@@ -462,7 +452,6 @@ DATA_SETS = dict(
         page='http://sceneparsing.csail.mit.edu',
         archives=(
             Archive(
-                'ADEChallengeData2016.zip',
                 'http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip',
                 '7328b3957e407ddae1d3cbf487f149ef',
             ),
@@ -491,20 +480,12 @@ DATA_SETS = dict(
         folder='coco',
         page='https://cocodataset.org/#download',
         archives=(
-            Archive('train2017.zip', f'{COCO}/zips/train2017.zip', 'cced6f7f71b7629ddf16f17bbcfab6b2'),
-            Archive('val2017.zip', f'{COCO}/zips/val2017.zip', '442b8da7639aecaf257c1dceb8ba8c80'),
-            Archive(
-                'annotations_trainval2017.zip',
-                f'{COCO}/annotations/annotations_trainval2017.zip',
-                'f4bbac642086de4f52a3fdda2de5fa2c',
-            ),
+            Archive(f'{COCO}/zips/train2017.zip', 'cced6f7f71b7629ddf16f17bbcfab6b2'),
+            Archive(f'{COCO}/zips/val2017.zip', '442b8da7639aecaf257c1dceb8ba8c80'),
+            Archive(f'{COCO}/annotations/annotations_trainval2017.zip', 'f4bbac642086de4f52a3fdda2de5fa2c'),
         ),
         prepare=unpack,
-        counts={
-            'train2017/*.jpg': 118_287,
-            'val2017/*.jpg': 5_000,
-            'annotations/instances_*2017.json': 2,
-        },
+        counts={'train2017/*.jpg': 118_287, 'val2017/*.jpg': 5_000, 'annotations/instances_*2017.json': 2},
         gigabytes=25,
     ),
 )
@@ -535,21 +516,17 @@ def prepare(data: DataSet, out: Path, archives: Path) -> Path:
             )
         return folder
     files = [obtain(archive, archives, data.page) for archive in data.archives]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f'{folder.name}{PART}')
-    shutil.rmtree(part, ignore_errors=True)
-    if (free := shutil.disk_usage(folder.parent).free / GB) < data.gigabytes:
-        raise OSError(
-            f'{folder} may take {data.gigabytes:g} GB, and only {free:.1f} GB are free. Choose another --out.'
-        )
-    part.mkdir()
-    data.prepare(part, data.gigabytes, *files)
-    if missing := data.missing(part):
-        raise ValueError(
-            f'The archives of {folder} hold other files than expected: {"; ".join(missing)}. What was unpacked is in '
-            f'{part}.'
-        )
-    part.rename(folder)
+    with whole_folder(folder) as part:
+        if (free := shutil.disk_usage(part).free / GB) < data.gigabytes:
+            raise OSError(
+                f'{folder} may take {data.gigabytes:g} GB, and only {free:.1f} GB are free. Choose another --out.'
+            )
+        data.prepare(part, data.gigabytes, *files)
+        if missing := data.missing(part):
+            raise ValueError(
+                f'The archives of {folder} hold other files than expected: {"; ".join(missing)}. What was unpacked is '
+                f'in {part}.'
+            )
     return folder
 
 

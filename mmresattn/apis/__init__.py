@@ -1,12 +1,21 @@
 from .classifier import existing_indices, load_classifier, load_data_set
 from .corrections import USES, training_config
-from .launch import add_common_arguments, build_runner, latest_checkpoint, load_config, read_config, use_mixed_precision
+from .launch import (
+    add_common_arguments,
+    build_model,
+    build_runner,
+    latest_checkpoint,
+    load_config,
+    read_config,
+    use_mixed_precision,
+)
 from .model_index import register_models
 
 __all__ = [
     'USES',
     'AttentionInferencer',
     'add_common_arguments',
+    'build_model',
     'build_runner',
     'existing_indices',
     'latest_checkpoint',

@@ -10,13 +10,11 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import BaseModel, revert_sync_batchnorm
-from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import BaseDataElement
 from mmpretrain.apis import ImageClassificationInferencer
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.utils import track
 
-from ..compat import enable_for
 from ..compat.cpu_memory import keep_large_blocks
 from ..datasets import BrokenImage
 from ..models.layers import attention_maps, check_has_attention
@@ -44,7 +42,7 @@ from ..visualization import (
     show_image,
     strongest_channels,
 )
-from ..weights import load_checkpoint
+from .launch import build_model, load_trained
 
 
 class AttentionInferencer(ImageClassificationInferencer):
@@ -89,7 +87,7 @@ class AttentionInferencer(ImageClassificationInferencer):
             if next(model.parameters()).is_cpu:
                 keep_large_blocks()
         elif isinstance(pretrained, str):
-            _load(model, pretrained)
+            load_trained(model, pretrained)
         if not hasattr(model, '_config'):
             model._config = getattr(model, 'cfg', None)  # as MMDetection and MMSegmentation name it
         if model._config is None:
@@ -378,18 +376,7 @@ def _build(model: str | Path | Config, pretrained: bool | str, options: dict) ->
             'pretrained=<checkpoint>, or pretrained=False for random weights.'
         )
     cfg.merge_from_dict({'model': options} if options else {})
-    enable_for(cfg)
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-        if 'data_preprocessor' in cfg:
-            cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-        built = revert_sync_batchnorm(MODELS.build(cfg.model))
+    checkpoint = (weights if pretrained is True else pretrained) or None
+    built = revert_sync_batchnorm(build_model(cfg, checkpoint))
     built._config = cfg
-    if pretrained:
-        _load(built, weights if pretrained is True else pretrained)
     return built
-
-
-def _load(model: BaseModel, checkpoint: str) -> None:
-    """Weights, which must fit exactly, and what the checkpoint knows of the data."""
-    meta = load_checkpoint(model, checkpoint)
-    model._dataset_meta, model._trained_for = meta.get('dataset_meta') or {}, meta.get('mmresattn') or {}

@@ -54,7 +54,7 @@ def compare(
     changed = {'to_right': ~right[0] & right[1], 'to_wrong': right[0] & ~right[1]}
     result = dict(
         images=len(paths),
-        accuracy=[float(one.mean()) for one in right],
+        accuracy=[float(correct.mean()) for correct in right],
         **{change: [paths[i] for i in np.flatnonzero(changed[change])] for change in CHANGES},
         examples=[],
     )
@@ -64,10 +64,10 @@ def compare(
             pictures = [f'{change}_{i}_{when}.png' for when in ('before', 'after')]
             for network, name in zip(networks, pictures):
                 mmcv.imwrite(_draw(network, paths[i])[..., ::-1], str(Path(out, name)))
-            said = [int(answer[i]) for answer in answers]
-            example = dict(image=paths[i], change=change, label=int(labels[i]), answers=said, pictures=pictures)
+            predicted = [int(answer[i]) for answer in answers]
+            example = dict(image=paths[i], change=change, label=int(labels[i]), answers=predicted, pictures=pictures)
             if names:
-                example |= dict(label=names[labels[i]], answers=[names[label] for label in said])
+                example |= dict(label=names[labels[i]], answers=[names[label] for label in predicted])
             result['examples'].append(example)
     Path(out).mkdir(parents=True, exist_ok=True)
     Path(out, 'before_after.json').write_text(json.dumps(result, indent=2) + '\n')

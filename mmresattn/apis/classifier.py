@@ -6,15 +6,14 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from torch.utils.data import DataLoader, Subset
 
 from ..datasets import check_data, innermost_data_sets
-from ..weights import existing, load_checkpoint
-from .launch import read_config
+from ..weights import existing
+from .launch import build_model, read_config
 
-SPLITS = ('train', 'val', 'test')
 # Wrappers that change how often images come, where they are kept, or their labels
 ONCE = ('RepeatDataset', 'ClassBalancedDataset', 'InMemory', 'NoisyLabels')
 
@@ -47,10 +46,8 @@ def load_classifier(
     Raises:
         CheckpointError: If the checkpoint is damaged or unsafe, or does not have exactly the weights of the model.
         FileNotFoundError: If the checkpoint or data is missing.
-        ValueError: If ``max_images`` is not positive, ``split`` is unknown, or labels do not fit.
+        ValueError: If ``max_images`` is not positive, or labels do not fit.
     """
-    if split not in SPLITS:
-        raise ValueError(f'split is one of {SPLITS}, not {split!r}.')
     if max_images is not None and max_images < 1:
         raise ValueError(f'max_images is at least 1, or None for all images, not {max_images}.')
     if checkpoint is not None:
@@ -58,9 +55,7 @@ def load_classifier(
     cfg = read_config(config, options)
     check_data(cfg, [f'{split}_dataloader'])
     set_random_seed(seed)
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-        cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-        model = MODELS.build(cfg.model)
+    model = build_model(cfg, checkpoint)
     dataset = load_data_set(cfg, split)
     if max_images is not None:
         drawn = np.random.default_rng(seed).permutation(len(dataset))[:max_images]
@@ -70,9 +65,6 @@ def load_classifier(
         loader = Runner.build_dataloader({**collate, **cfg.test_dataloader, 'dataset': dataset}, seed=seed)
     if checkpoint is None:
         model.init_weights()
-    else:
-        meta = load_checkpoint(model, checkpoint)
-        model._dataset_meta, model._trained_for = meta.get('dataset_meta') or {}, meta.get('mmresattn') or {}
     return model.to(get_device()).eval(), loader
 
 
@@ -115,7 +107,7 @@ def existing_indices(dataset: Sequence, indices: Sequence[int] | None = None) ->
 def _each_image_once(dataset: dict, pipeline: list) -> dict:
     """A training set with another pipeline, without what repeats it, keeps it in memory or makes its labels noisy."""
     if 'datasets' in dataset:
-        return {**dataset, 'datasets': [_each_image_once(one, pipeline) for one in dataset['datasets']]}
+        return {**dataset, 'datasets': [_each_image_once(inner, pipeline) for inner in dataset['datasets']]}
     if 'dataset' not in dataset:
         return {**dataset, 'pipeline': pipeline}
     inner = _each_image_once(dataset['dataset'], pipeline)

@@ -1,13 +1,16 @@
-"""The manners of all command lines: help that shows every default, and mistakes of the user told in one line."""
+"""The manners of all command lines: help that shows every default, mistakes of the user in one line, and tables."""
 
 import argparse
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
+
+from rich.console import Console
+from rich.table import Table
 
 Result = TypeVar('Result')
 PACKAGE = Path(__file__).parents[1]
@@ -27,6 +30,32 @@ class ArgumentParser(argparse.ArgumentParser):
             if action.default not in (None, argparse.SUPPRESS) and 'default' not in (action.help or ''):
                 action.help = '; '.join(filter(None, [action.help, f'default: {_readable(action.default)}']))
         return super().format_help()
+
+
+def markdown_table(header: Sequence, rows: Iterable[Sequence], text_columns: Sequence[int] = (0,)) -> str:
+    """A table in Markdown.
+
+    Args:
+        header (Sequence): Names of the columns.
+        rows (Iterable[Sequence]): Cells, as many in each row.
+        text_columns (Sequence[int]): Columns that are aligned to the left, from 0; the others are numbers. Defaults to
+            the first.
+
+    Returns:
+        str: Its lines, with a line break at the end.
+    """
+    rule = ['---' if column in text_columns else '---:' for column in range(len(header))]
+    return ''.join(f'| {" | ".join(map(str, row))} |\n' for row in (header, rule, *rows))
+
+
+def print_table(title: str, header: Sequence, rows: Sequence[Sequence], text_columns: Sequence[int] = (0,)) -> None:
+    """Print a table for people: see :func:`markdown_table`."""
+    table = Table(title=title)
+    for column, name in enumerate(header):
+        table.add_column(name, justify='left' if column in text_columns else 'right', overflow='fold')
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
 
 
 def _readable(default) -> str:

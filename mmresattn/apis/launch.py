@@ -13,7 +13,8 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 from mmengine.dist import get_rank, get_world_size
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS, DefaultScope
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
@@ -22,13 +23,14 @@ from ..compat.cpu_launch import prepare_cpu_launch
 from ..compat.cpu_memory import keep_large_blocks
 from ..compat.fsdp_resume import allow_fsdp_resume
 from ..datasets import check_data, check_dense_data, innermost_data_sets, set_classes, set_num_classes
-from ..engine import CheckWeightsHook
+from ..engine import LoadWeightsHook
 from ..weights import (
     CheckpointError,
     check_classifier_weights,
     check_intact,
     drop_classifier_weights,
     existing,
+    load_checkpoint,
     lock_work_dir,
 )
 
@@ -68,6 +70,42 @@ def read_config(file: str, options: dict | None = None) -> Config:
     set_classes(cfg)
     enable_for(cfg)
     return cfg
+
+
+def build_model(cfg: Config, checkpoint: str | Path | None = None) -> BaseModel:
+    """The model of a config, for which no data is needed.
+
+    Args:
+        cfg (Config): The config.
+        checkpoint (str | Path, optional): Path or address of its weights, which must fit exactly. Defaults to None: the
+            model is not initialised, ``init_weights`` does that.
+
+    Returns:
+        BaseModel: In training mode. What its checkpoint knows of data and preprocessing is in ``_dataset_meta`` and
+        ``_trained_for``.
+
+    Raises:
+        CheckpointError: If the checkpoint is damaged or unsafe, or does not have exactly the weights of the model.
+    """
+    enable_for(cfg)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        if 'data_preprocessor' in cfg:
+            cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+        model = MODELS.build(cfg.model)
+    if checkpoint is not None:
+        load_trained(model, checkpoint)
+    return model
+
+
+def load_trained(model: BaseModel, checkpoint: str | Path) -> None:
+    """Load weights, which must fit exactly, and what the checkpoint knows of data and preprocessing.
+
+    Args:
+        model (BaseModel): The model; it gets ``_dataset_meta`` and ``_trained_for``.
+        checkpoint (str | Path): Path or address.
+    """
+    meta = load_checkpoint(model, checkpoint)
+    model._dataset_meta, model._trained_for = meta.get('dataset_meta') or {}, meta.get('mmresattn') or {}
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -198,7 +236,7 @@ def build_runner(cfg: Config, loaders: Sequence[str]) -> Runner:
     # Who begins a training with weights may want other classes; who tests or resumes does not. Of a model that a
     # strategy divides, a process sees parts, which are not those of a checkpoint.
     if 'strategy' not in cfg:
-        runner.register_hook(CheckWeightsHook('train_dataloader' in loaders and not cfg.get('resume')))
+        runner.register_hook(LoadWeightsHook('train_dataloader' in loaders and not cfg.get('resume')))
     return runner
 
 

@@ -518,7 +518,7 @@ def _on_grid(painted: Tensor, view: View, grid: Sequence[int]) -> Tensor:
     layers = torch.stack([value * opacity, opacity])[None]
     fine, sides = [], []
     for size, cells, original, width, scale, offset in zip(
-        layers.shape[2:], grid, view.original, view.seen, view.scale, view.offset
+        layers.shape[2:], grid, view.original, view.output, view.scale, view.offset
     ):
         # Samples per cell: about one per pixel of paint.
         many = max(1, round(size * width / (abs(scale) * original) / cells))

@@ -1,7 +1,7 @@
 from .attention_visualization_hook import AttentionVisualizationHook
 from .autocast_optim_wrapper import AutocastOptimWrapper
 from .channels_last_hook import ChannelsLastWeightsHook
-from .checkpoint_hooks import CheckWeightsHook, WholeCheckpointHook
+from .checkpoint_hooks import LoadWeightsHook, WholeCheckpointHook
 from .compile_hook import CompileBackboneHook
 from .corrected_sampler import CorrectedSampler
 from .frozen_modules_hook import FrozenModulesHook
@@ -19,7 +19,7 @@ __all__ = [
     'AutocastOptimWrapper',
     'BackboneLayerDecayConstructor',
     'ChannelsLastWeightsHook',
-    'CheckWeightsHook',
+    'LoadWeightsHook',
     'CompileBackboneHook',
     'CorrectedSampler',
     'FrozenModulesHook',

@@ -63,8 +63,6 @@ class AttentionVisualizationHook(Hook):
         reduction: str = 'strongest',
         seed: int = 0,
     ) -> None:
-        if interval < 1:
-            raise ValueError(f'interval is at least 1, not {interval}.')
         self.interval = interval
         self.by_epoch = by_epoch
         self.images = images
@@ -153,15 +151,17 @@ def _mosaic(images: Sequence[np.ndarray], maps: Sequence[Tensor]) -> np.ndarray:
     """Images in a row, their maps over them in a second one, and the range of the colours."""
     from ..visualization import overlay
 
-    low, high = min(one.min().item() for one in maps), max(one.max().item() for one in maps)
+    low, high = min(attention.min().item() for attention in maps), max(attention.max().item() for attention in maps)
     columns = []
     for image, attention in zip(images, maps):
         times = -(-SIDE // min(image.shape[:2]))
         image = image.repeat(times, 0).repeat(times, 1)
         columns.append(np.concatenate([image, overlay(image, attention, low=low, high=high)]))
     height = max(column.shape[0] for column in columns)
-    padded = [np.pad(one, ((0, height - one.shape[0]), (2, 2), (0, 0)), constant_values=255) for one in columns]
-    strip = np.full((20, sum(one.shape[1] for one in padded), 3), 255, np.uint8)
+    padded = [
+        np.pad(column, ((0, height - column.shape[0]), (2, 2), (0, 0)), constant_values=255) for column in columns
+    ]
+    strip = np.full((20, sum(column.shape[1] for column in padded), 3), 255, np.uint8)
     scale = f'{low:.3g} (dark) to {high:.3g} (bright)'
     cv2.putText(strip, scale, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([np.concatenate(padded, 1), strip])

@@ -100,8 +100,8 @@ class WholeCheckpointHook(CheckpointHook):
 
 
 @HOOKS.register_module()
-class CheckWeightsHook(Hook):
-    """Refuses a checkpoint that does not fit the model, of which MMEngine would load what fits and only warn.
+class LoadWeightsHook(Hook):
+    """Loads the weights of a checkpoint if they fit the model; MMEngine would load what fits and only warn.
 
     Args:
         fine_tune (bool): Whether weights that depend on the number of classes, and attention layers that the

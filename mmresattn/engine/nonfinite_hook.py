@@ -188,12 +188,12 @@ class NonFiniteLossHook(Hook):
         if not modules:
             return 'It was finite when the step was run again.', modules
         first = modules[0]
-        said = f'The first module to give such values is {first["name"]} ({first["type"]}), '
+        cause = f'The first module to give such values is {first["name"]} ({first["type"]}), '
         if first['weights']:
-            return said + f'whose {" and ".join(first["weights"])} held some before the step.', modules
+            return cause + f'whose {" and ".join(first["weights"])} held some before the step.', modules
         if not first['finite_inputs']:
-            return said + 'which was given some by an operation outside of any module.', modules
-        return said + (
+            return cause + 'which was given some by an operation outside of any module.', modules
+        return cause + (
             f'from finite values up to {first["largest_input"]:.3g}, with finite weights up to '
             f'{first["largest_weight"]:.3g}.'
         ), modules

@@ -64,7 +64,7 @@ class PredictionPicturesHook(Hook):
             out_file=self.out_dir and str(Path(self.out_dir, f'{name}.png')),
         )
         classes = class_names(runner.test_dataloader.dataset)
-        named = [plain_text(str(one)) for one in classes or ()]
+        named = [plain_text(str(name)) for name in classes or ()]
         families = list(dict.fromkeys(family for _, how in named for family in how['family']))
         fonts = {f'font.{kind}': families for kind in ('sans-serif', 'monospace') if families}
         with matplotlib.rc_context({'text.parse_math': False, **fonts}):  # as the visualisers write class names

@@ -20,7 +20,7 @@ def first_images(loader: Iterable[dict], max_images: int | None) -> Iterator[dic
     """
     if max_images is not None and max_images < 1:
         raise ValueError(f'max_images is at least 1, or None for all images, not {max_images}.')
-    seen = 0
+    count = 0
     for batch in loader:
         if not isinstance(batch['inputs'], Tensor):
             raise ValueError(
@@ -28,8 +28,8 @@ def first_images(loader: Iterable[dict], max_images: int | None) -> Iterator[dic
                 'dataloader, and resize or crop images to one size or set batch_size=1.'
             )
         if max_images is not None:
-            batch = {key: value[: max_images - seen] for key, value in batch.items()}
-        seen += len(batch['inputs'])
+            batch = {key: value[: max_images - count] for key, value in batch.items()}
+        count += len(batch['inputs'])
         yield batch
-        if seen == max_images:
+        if count == max_images:
             return

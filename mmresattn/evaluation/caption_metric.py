@@ -31,12 +31,12 @@ def caption_scores(captions: dict, references: dict) -> dict[str, float]:
         from pycocoevalcap.rouge.rouge import Rouge
     except ImportError as error:
         raise ImportError('CaptionMetric needs pycocoevalcap: pip install pycocoevalcap') from error
-    told = {image: [' '.join(words_of(caption))] for image, caption in captions.items()}
-    given = {image: [' '.join(words_of(one)) for one in references[image]] for image in captions}
-    bleu = Bleu(4).compute_score(given, told, verbose=0)[0]
+    predicted = {image: [' '.join(words_of(caption))] for image, caption in captions.items()}
+    given = {image: [' '.join(words_of(sentence)) for sentence in references[image]] for image in captions}
+    bleu = Bleu(4).compute_score(given, predicted, verbose=0)[0]
     scores = {f'BLEU-{n}': float(value) for n, value in enumerate(bleu, 1)}
-    scores['ROUGE-L'] = float(Rouge().compute_score(given, told)[0])
-    scores['CIDEr'] = float(Cider().compute_score(given, told)[0])
+    scores['ROUGE-L'] = float(Rouge().compute_score(given, predicted)[0])
+    scores['CIDEr'] = float(Cider().compute_score(given, predicted)[0])
     return scores
 
 
@@ -45,7 +45,7 @@ class CaptionMetric(BaseMetric):
     """The :func:`caption_scores` of a data set, and the share of captions that equal a reference word by word.
 
     Takes ``image_id``, ``gt_caption`` (a string or several; those of one image are its references) and
-    ``pred_caption`` from the data samples. An image that comes several times is told once.
+    ``pred_caption`` from the data samples. An image that comes several times counts once.
     """
 
     default_prefix = 'caption'
@@ -63,5 +63,7 @@ class CaptionMetric(BaseMetric):
         for image, caption, given in results:
             captions[image] = caption
             references.setdefault(image, []).extend(given)
-        exact = [words_of(captions[image]) in [words_of(one) for one in references[image]] for image in captions]
+        exact = [
+            words_of(captions[image]) in [words_of(sentence) for sentence in references[image]] for image in captions
+        ]
         return {**caption_scores(captions, references), 'exact': sum(exact) / len(exact)}

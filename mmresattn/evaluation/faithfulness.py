@@ -1,4 +1,4 @@
-"""Is a map true? Measures of how well a map says what a classifier's answer depends on.
+"""Is a map faithful? Measures of how well a map shows what a classifier's answer depends on.
 
 Deletion and insertion (Petsiuk et al., BMVC 2018, arXiv:1806.07421) and ROAD (Rong et al., ICML 2022, arXiv:2202.00449)
 change the image by the order in which a map ranks its pixels. The pointing game (Zhang et al., ECCV 2016,
@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from ..models.layers import attention_maps, record_attention
+from ..utils import class_scores
 from .imputation import impute
 
 MEASURES = ('deletion', 'insertion', 'road', 'pointing', 'overlap')
@@ -299,7 +300,7 @@ def faithfulness(
     model.eval()
     device = next(model.parameters()).device
     values: dict[str, dict[str, list[Tensor]]] = {}
-    seen = 0
+    images_before = 0
     for batch in loader:
         images = batch['inputs'].to(device)
         inputs = model.data_preprocessor({'inputs': images}, training=False)['inputs']
@@ -313,16 +314,16 @@ def faithfulness(
         from ..visualization import class_activation_maps
 
         maps |= {method: class_activation_maps(model, images, labels, method) for method in cams}
-        without_knowledge = baseline_maps(len(images), images.shape[2:], seed + seen)
+        without_knowledge = baseline_maps(len(images), images.shape[2:], seed + images_before)
         maps |= {name: without_knowledge[name] for name in baselines}
-        found = _measure(model, inputs, labels, maps, steps, percentiles, seed + seen)
+        found = _measure(model, inputs, labels, maps, steps, percentiles, seed + images_before)
         if masks is not None:
             for name, of_images in maps.items():
-                found[name] |= _on_objects(of_images, masks[seen : seen + len(images)])
+                found[name] |= _on_objects(of_images, masks[images_before : images_before + len(images)])
         for name, of_measures in found.items():
             for measure, value in of_measures.items():
                 values.setdefault(name, {}).setdefault(measure, []).append(value)
-        seen += len(images)
+        images_before += len(images)
     if not values:
         raise ValueError('There are no images.')
     return {name: {key: torch.cat(parts) for key, parts in found.items()} for name, found in values.items()}
@@ -333,12 +334,7 @@ def _predict(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits (N, classes), and by name the maps (N, H, W) at the size of the input."""
     with torch.no_grad(), record_attention(model, layers) as recorded:
-        logits = model(inputs, mode='tensor')
-    if not isinstance(logits, Tensor) or logits.dim() != 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(
-            f"The classifier's scores must be a tensor (N, classes); model(..., mode='tensor') gave {got}."
-        )
+        logits = class_scores(model, inputs)
     maps = {}
     from ..visualization import reduce_channels, spatial_maps
 

@@ -235,8 +235,8 @@ def _has_grad_cam() -> bool:
 
 def _behind_gate(picture: np.ndarray, gate: torch.Tensor) -> np.ndarray:
     """A picture in which what a gate hides is grey; NaN hides nothing."""
-    seen = gate.nan_to_num(1.0).clamp(0, 1)[..., None].cpu().numpy()
-    return np.rint(seen * picture + (1 - seen) * GREY).astype(np.uint8)
+    shown = gate.nan_to_num(1.0).clamp(0, 1)[..., None].cpu().numpy()
+    return np.rint(shown * picture + (1 - shown) * GREY).astype(np.uint8)
 
 
 def _uri(picture: np.ndarray) -> str:

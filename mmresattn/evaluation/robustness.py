@@ -13,6 +13,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
+from ..utils import class_scores
 from .batches import first_images
 
 ATTACKS = ('fgsm', 'pgd')
@@ -37,13 +38,7 @@ def wrong_odds(scores: Tensor, labels: Tensor) -> Tensor:
 
 def _scores(model: BaseModel, images: Tensor) -> Tensor:
     """Logits (N, classes) of images (N, C, H, W) in pixel units, before any normalisation."""
-    scores = model(model.data_preprocessor({'inputs': images}, training=False)['inputs'], mode='tensor')
-    if not isinstance(scores, Tensor) or scores.dim() != 2:
-        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise ValueError(
-            f"The classifier's scores must be a tensor (N, classes); model(..., mode='tensor') gave {got}."
-        )
-    return scores
+    return class_scores(model, model.data_preprocessor({'inputs': images}, training=False)['inputs'])
 
 
 def _check(model: BaseModel, eps: Sequence[float], attacks: Sequence[str], steps: int, step_size: float | None) -> None:

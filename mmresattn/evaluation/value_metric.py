@@ -37,7 +37,7 @@ class ValueMetric(BaseMetric):
         """Take the values of a batch."""
         for sample in data_samples:
             pair = sample['pred_value'], sample['gt_value']
-            self.results.append(tuple(torch.as_tensor(one).double().cpu().reshape(-1) for one in pair))
+            self.results.append(tuple(torch.as_tensor(values).double().cpu().reshape(-1) for values in pair))
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
         """Errors over all images."""

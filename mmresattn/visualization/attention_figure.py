@@ -185,7 +185,7 @@ def record_mask_steps(model: nn.Module, names: Sequence[str] | None = None) -> I
         KeyError: If a name is unknown.
         ValueError: If a name is of no attention module, or there is none.
     """
-    modules = {f'{name}.map': one for name, one in model.named_modules() if isinstance(one, AttentionModule)}
+    modules = {f'{name}.map': module for name, module in model.named_modules() if isinstance(module, AttentionModule)}
     wanted = list(modules if names is None else attention_maps(model, names))
     others = [name for name in wanted if name not in modules]
     if others or not wanted:
@@ -235,7 +235,7 @@ def attention_figure(
         Figure: For :func:`save_figure`.
     """
     heights = [image.shape[0] / image.shape[1] for image in images]
-    height = 1.5 * sum(min(2.0, max(0.5, one)) for one in heights) + 0.6
+    height = 1.5 * sum(min(2.0, max(0.5, height)) for height in heights) + 0.6
     figure = Figure(figsize=(1.5 * (1 + len(maps)), height), layout='constrained')
     axes = figure.subplots(len(images), 1 + len(maps), squeeze=False, height_ratios=heights)
     for row, image in zip(axes, images):
@@ -244,10 +244,10 @@ def attention_figure(
         _write(row[0].set_ylabel, title, width=20)
     for column, (name, attention) in enumerate(maps.items(), 1):
         _write(axes[0, column].set_title, short_name(name).replace('.', '\n', 1))
-        attention = [torch.as_tensor(one).detach().cpu() for one in attention]
-        known = torch.cat([one[one.isfinite()] for one in attention])
-        for row, image, one in zip(axes, images, attention):
-            resized = resize_map(one.reshape(one.shape[-2:]), image.shape[:2])
+        attention = [torch.as_tensor(values).detach().cpu() for values in attention]
+        known = torch.cat([values[values.isfinite()] for values in attention])
+        for row, image, step in zip(axes, images, attention):
+            resized = resize_map(step.reshape(step.shape[-2:]), image.shape[:2])
             row[column].imshow(image)
             shown = row[column].imshow(
                 resized, cmap=COLOURS, alpha=0.75, vmin=known.min().item(), vmax=known.max().item()
@@ -333,7 +333,7 @@ def mask_figure(image: np.ndarray, steps: Mapping[str, tuple[Tensor | np.ndarray
     for row, (name, (before, mask, after)) in zip(axes, steps.items()):
         row[0].imshow(image)
         _write(row[0].set_ylabel, short_name(name))
-        before, mask, after = (resize_map(one, image.shape[:2]) for one in (before, mask, after))
+        before, mask, after = (resize_map(step, image.shape[:2]) for step in (before, mask, after))
         both = np.stack([before, after])
         features = dict(vmin=np.nanmin(both), vmax=np.nanmax(both))
         _show(figure, row[1], before, **features)

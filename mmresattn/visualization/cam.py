@@ -13,6 +13,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from ..models.layers import AttentionMap
+from ..utils import class_scores
 
 # Those of the package that need no more than a layer and classes, and leave the layers of the model in their places.
 METHODS = {
@@ -180,15 +181,10 @@ def _layers(model: BaseModel, inputs: Tensor) -> tuple[dict[str, tuple[int, int,
         if name and not isinstance(module, AttentionMap)
     ]
     try:
-        scores = model(inputs, mode='tensor')
+        scores = class_scores(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
-    if not isinstance(scores, Tensor) or scores.dim() != 2:
-        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise ValueError(
-            f"The classifier's scores must be a tensor (N, classes); model(..., mode='tensor') gave {got}."
-        )
     runs = Counter(name for name, _ in outputs)
     maps = {
         name: output

@@ -71,7 +71,7 @@ class ImagePipeline:
         while 'pipeline' not in dataset:
             dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-            steps = [one if callable(one) else TRANSFORMS.build(one) for one in dataset.pipeline]
+            steps = [step if callable(step) else TRANSFORMS.build(step) for step in dataset.pipeline]
             steps = [step for step in steps if not LOADS_OTHER.match(type(step).__name__)]
             first = next((i for i, step in enumerate(steps) if _loads_image(step)), None)
         if first is None:

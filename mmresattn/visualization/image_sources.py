@@ -45,7 +45,7 @@ def data_set_root(dataset) -> str | None:
     """The folder of all image files of a data set, in whatever wrappers; None if it is not known."""
     inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
     if inner != [None]:
-        roots = [data_set_root(one) for one in inner]
+        roots = [data_set_root(dataset) for dataset in inner]
     else:
         prefix = getattr(dataset, 'data_prefix', None) or {}
         prefix = prefix if isinstance(prefix, dict) else dict(img_path=prefix)
@@ -81,7 +81,7 @@ class ImageSources:
         given = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
         if not given:
             raise ValueError('There are no images: the list is empty.')
-        files = [os.path.abspath(one) for one in given if _is_file(one)]
+        files = [os.path.abspath(source) for source in given if _is_file(source)]
         common = os.path.commonpath([os.path.dirname(file) for file in files]) if files else None
         self._items = [item for i, one in enumerate(given) for item in _items(one, i, common)]
         self.total = sum(frames for _, _, frames in self._items)

@@ -18,7 +18,7 @@ Step = Callable[[dict], dict]
 
 # What is known of the transforms of these packages, by name. Any other one is observed at work.
 KNOWN_PACKAGES = ('mmcv', 'mmdet', 'mmpretrain', 'mmresattn', 'mmseg', 'torchvision')
-STILL = re.compile(  # moves no pixel
+KEEPS_POSITIONS = re.compile(  # moves no pixel
     'Load|Pack|Normalize|ToTensor|ImageToTensor|NumpyToPIL|PILToNumpy|ReplaySeed|GaussianBlur|Sharpness|CLAHE'
 )
 RESIZES = re.compile(r'(Random|RandomChoice|FixShape|FixScale)?Resize$|ResizeEdge|ResizeShortestEdge|ResizeToMultiple')
@@ -46,10 +46,8 @@ def maps_on_images(maps: Tensor, data_samples: Sequence[BaseDataElement]) -> lis
     Raises:
         ValueError: If the numbers of maps and samples differ, or if a sample lacks its shapes.
     """
-    if len(maps) != len(data_samples):
-        raise ValueError(f'{len(maps)} maps are not of these {len(data_samples)} images: give both of one batch.')
     placed = []
-    for attention, sample in zip(maps, data_samples):
+    for attention, sample in zip(maps, data_samples, strict=True):
         shapes = sample.metainfo
         if not {'ori_shape', 'img_shape'} <= shapes.keys():
             raise ValueError(
@@ -72,14 +70,14 @@ class View:
 
     Attributes:
         original (Tuple[int, int]): Height and width of the image.
-        seen (Tuple[int, int]): Height and width after the test pipeline.
+        output (Tuple[int, int]): Height and width after the test pipeline.
         scale (Tuple[float, float]): Pixels after the pipeline per pixel of the image, negative where it is mirrored.
         offset (Tuple[float, float]): Where the corner of the image lies after the pipeline, negative where it is
             cropped.
     """
 
     original: tuple[int, int]
-    seen: tuple[int, int]
+    output: tuple[int, int]
     scale: tuple[float, float] = (1.0, 1.0)
     offset: tuple[float, float] = (0.0, 0.0)
 
@@ -91,7 +89,7 @@ class View:
         """The view through two pipelines, one after the other."""
         scale = tuple(a * b for a, b in zip(self.scale, after.scale))
         offset = tuple(a * b + c for a, b, c in zip(self.offset, after.scale, after.offset))
-        return View(self.original, after.seen, scale, offset)
+        return View(self.original, after.output, scale, offset)
 
 
 def run_and_follow(transforms: Sequence[Step], results: dict) -> tuple[dict, View]:
@@ -137,16 +135,16 @@ def maps_in_view(maps: Tensor, view: View, padded: Sequence[int] | None = None) 
         maps (Tensor): Maps (C, h, w) over all that the network saw.
         view (View): From :func:`run_and_follow`.
         padded (Sequence[int], optional): Height and width of the network's input, if the batch was padded on the right
-            and at the bottom after the pipeline. Defaults to ``view.seen``.
+            and at the bottom after the pipeline. Defaults to ``view.output``.
 
     Returns:
         Tensor: Maps (C, H, W) at the size of the original, bilinear between the centres of the map's cells; NaN where
         the network did not see the image, as it was cropped.
     """
     weights, outside = [], []
-    for i, (size, cells, whole) in enumerate(zip(view.original, maps.shape[1:], padded or view.seen)):
+    for i, (size, cells, whole) in enumerate(zip(view.original, maps.shape[1:], padded or view.output)):
         places = (torch.arange(size, dtype=torch.float64, device=maps.device) + 0.5) * view.scale[i] + view.offset[i]
-        outside.append((places < -SLACK) | (places > view.seen[i] + SLACK))
+        outside.append((places < -SLACK) | (places > view.output[i] + SLACK))
         places = (places / whole * cells - 0.5).clamp(0, cells - 1)
         weights.append(
             (1 - (places[:, None] - torch.arange(cells, device=maps.device)).abs()).clamp_min(0).to(maps)
@@ -172,7 +170,7 @@ def _follow(step: Step, results: dict) -> tuple[dict, View | None]:
     known = kind.__module__.partition('.')[0] in KNOWN_PACKAGES
     resizes = RESIZES.match(kind.__name__)
     pads = PADS.match(kind.__name__) and not kind.__module__.startswith('torchvision')  # which pads every side
-    if known and (resizes or pads or STILL.match(kind.__name__)):
+    if known and (resizes or pads or KEEPS_POSITIONS.match(kind.__name__)):
         results = step(results)
         if 'img' not in results:
             return results, None
@@ -301,7 +299,7 @@ def _ramps(before: np.ndarray, after: np.ndarray, again: Callable) -> View | Non
     ramps = [strength * ramp.reshape(ramp.shape + (1,) * (image.ndim - 2)) for ramp in ramps]
     base = again(image.copy())
     carried = [again((image + ramp).astype(np.float32)) for ramp in ramps]
-    if base is None or any(one is None or one.shape != after.shape for one in (base, *carried)):
+    if base is None or any(carrier is None or carrier.shape != after.shape for carrier in (base, *carried)):
         return None
     if np.issubdtype(after.dtype, np.integer):  # which bicubic interpolation exceeds
         rounded = base.clip(np.iinfo(after.dtype).min, np.iinfo(after.dtype).max)
@@ -309,7 +307,7 @@ def _ramps(before: np.ndarray, after: np.ndarray, again: Callable) -> View | Non
         rounded = base
     if np.abs(rounded - after).max() > 2 * _rounding(after):
         return None  # floating-point numbers make it another step
-    ones, *places = ((one - base).reshape(*after.shape[:2], -1).mean(-1) for one in carried)
+    ones, *places = ((carrier - base).reshape(*after.shape[:2], -1).mean(-1) for carrier in carried)
     inside = np.abs(ones) > 0.5 * np.abs(ones).max()  # no padding
     lines = []
     for axis, (size, ramp) in enumerate(zip(image.shape, places)):

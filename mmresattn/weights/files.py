@@ -2,7 +2,10 @@
 
 import os
 import secrets
+import shutil
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 try:
@@ -36,6 +39,23 @@ def write_whole(path: str | Path, content: bytes) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder that gets its name when the block ends without an error.
+
+    Args:
+        path (Path): The folder; its parents are made if need be.
+
+    Yields:
+        Path: An empty folder beside it, to fill. After an error it stays; the next call empties it.
+    """
+    part = path.with_name(f'{path.name}{PART}')
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    part.rename(path)
 
 
 def lock_work_dir(work_dir: str | Path) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mmresattn.apis import latest_checkpoint
-from mmresattn.engine import CheckWeightsHook
+from mmresattn.engine import LoadWeightsHook
 from mmresattn.engine.checkpoint_hooks import WholeFilesBackend
 from mmresattn.weights import lock_work_dir, read_checkpoint
 
@@ -201,8 +201,8 @@ def test_new_classes_are_for_fine_tuning(tmp_path):
     with pytest.raises(RuntimeError, match=r'weights.pth does not fit the model: 2 of its 4 parameters and .*'
                                            r'2 of another shape \(head.weight \(5, 20000\) for \(3, 20000\), head.bias '
                                            r'\(5,\) for \(3,\)\)'):  # fmt: skip
-        runner(tmp_path / 'a', load_from=path, hooks=[CheckWeightsHook()]).train()
-    tuned = runner(tmp_path / 'b', epochs=1, load_from=path, hooks=[CheckWeightsHook(fine_tune=True)])
+        runner(tmp_path / 'a', load_from=path, hooks=[LoadWeightsHook()]).train()
+    tuned = runner(tmp_path / 'b', epochs=1, load_from=path, hooks=[LoadWeightsHook(fine_tune=True)])
     head = tuned.model.head.weight.clone()
     tuned.load_or_resume()
     assert torch.equal(tuned.model.body.weight, torch.load(path)['body.weight'])
@@ -215,12 +215,12 @@ def test_another_net_is_refused(tmp_path, fine_tune):
     path = save(tmp_path, other)
     with pytest.raises(RuntimeError, match=r'2 not in the file \(body.weight, body.bias\); 2 not in the model '
                                            r'\(backbone.weight, backbone.bias\). Give the config'):  # fmt: skip
-        runner(tmp_path / 'a', load_from=path, hooks=[CheckWeightsHook(fine_tune)]).train()
+        runner(tmp_path / 'a', load_from=path, hooks=[LoadWeightsHook(fine_tune)]).train()
 
 
 def test_a_run_is_not_resumed_from_weights_alone(tmp_path):
     path = str(tmp_path / 'net.safetensors')
     save_file(Net().state_dict(), path)
-    runner(tmp_path / 'a', epochs=1, load_from=path, hooks=[CheckWeightsHook()]).load_or_resume()
+    runner(tmp_path / 'a', epochs=1, load_from=path, hooks=[LoadWeightsHook()]).load_or_resume()
     with pytest.raises(RuntimeError, match='safetensors cannot be resumed from: it lacks message_hub, meta'):
-        runner(tmp_path / 'b', load_from=path, resume=True, hooks=[CheckWeightsHook()]).train()
+        runner(tmp_path / 'b', load_from=path, resume=True, hooks=[LoadWeightsHook()]).train()

@@ -128,7 +128,7 @@ def make_bccd(folder):
         files[f'{top}/JPEGImages/cell{i}.jpg'] = picture('JPEG', (48, 64))
         files[f'{top}/Annotations/cell{i}.xml'] = page.format(cells).encode()
         files[f'{top}/ImageSets/Main/{split}.txt'] = f'cell{i}\n'.encode()
-    zipped(folder / 'BCCD_Dataset.zip', files)
+    zipped(folder / DATA_SETS['bccd'].archives[0].name, files)
     return files, {'images/*.jpg': 3, 'annotations/*.json': 3}
 
 
@@ -198,7 +198,7 @@ def make_coco(folder):
 def of_size(data, folder, counts):
     """The entry of a data set for archives that are in a folder."""
     archives = tuple(
-        Archive(archive.name, md5=md5((folder / archive.name).read_bytes()).hexdigest()) for archive in data.archives
+        Archive(archive.name, md5((folder / archive.name).read_bytes()).hexdigest()) for archive in data.archives
     )
     return dataclasses.replace(data, archives=archives, counts=counts, gigabytes=0.01)
 
@@ -357,7 +357,7 @@ CONTENT = RNG.bytes(10_000)
 @pytest.mark.parametrize('continues', [True, False])
 def test_a_download_continues_where_it_broke_off(server, continues, tmp_path):
     server.continues = continues
-    archive = Archive('a.zip', f'http://127.0.0.1:{server.server_port}/a.zip', md5(CONTENT).hexdigest())
+    archive = Archive(f'http://127.0.0.1:{server.server_port}/a.zip', md5(CONTENT).hexdigest())
     with pytest.raises(ConnectionError, match='4,000 of 10,000 bytes'):
         obtain(archive, tmp_path / 'new', 'page')
     assert obtain(archive, tmp_path / 'new', 'page').read_bytes() == CONTENT
@@ -367,7 +367,7 @@ def test_a_download_continues_where_it_broke_off(server, continues, tmp_path):
 
 
 def test_a_whole_download_that_was_not_yet_checked_is_used_and_a_wrong_one_is_not(server, tmp_path):
-    archive = Archive('a.zip', f'http://127.0.0.1:{server.server_port}/a.zip', md5(CONTENT).hexdigest())
+    archive = Archive(f'http://127.0.0.1:{server.server_port}/a.zip', md5(CONTENT).hexdigest())
     (tmp_path / 'a.zip.part').write_bytes(CONTENT)
     assert obtain(archive, tmp_path, 'page').read_bytes() == CONTENT
     (tmp_path / 'b.zip.part').write_bytes(bytes(4000))  # not the beginning of this file
@@ -378,4 +378,4 @@ def test_a_whole_download_that_was_not_yet_checked_is_used_and_a_wrong_one_is_no
 
 def test_a_refused_download_says_the_address(tmp_path):
     with pytest.raises(ConnectionError, match=r'http://127\.0\.0\.1:9/a\.zip could not be downloaded'):
-        obtain(Archive('a.zip', 'http://127.0.0.1:9/a.zip'), tmp_path, 'page')
+        obtain(Archive('http://127.0.0.1:9/a.zip'), tmp_path, 'page')

@@ -42,7 +42,7 @@ def test_an_image_that_was_not_padded():
 
 
 def test_what_is_missing_is_said():
-    with pytest.raises(ValueError, match='2 maps are not of these 1 images'):
+    with pytest.raises(ValueError, match='argument 2 is shorter'):
         maps_on_images(torch.rand(2, 1, 4, 4), [sample()])
     with pytest.raises(ValueError, match=r"ori_shape and img_shape; this one has \['ori_shape'\]"):
         maps_on_images(torch.rand(1, 1, 4, 4), [sample(ori_shape=(4, 4))])
@@ -121,7 +121,7 @@ def test_a_view_says_where_the_pipeline_puts_a_spot(name, shape):
         np.random.seed(seed)
         state = np.random.get_state()
         results, view = follow(pipeline, spot(shape, row, column))
-        assert results['img'].shape[:2] == view.seen and view.original == shape
+        assert results['img'].shape[:2] == view.output and view.original == shape
         image = results['img'].astype(float)
         if name == 'padded':
             image = image[:99, :149] - image[:99, :149].min()

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mmresattn.apis import AttentionInferencer, latest_checkpoint, load_classifier
-from mmresattn.engine import CheckWeightsHook
+from mmresattn.engine import LoadWeightsHook
 from mmresattn.weights import (
     CheckpointError,
     DamagedCheckpoint,
@@ -79,7 +79,7 @@ def runner(work_dir, epochs=1, optimizer='SGD', hooks=(), model=None, **settings
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type=optimizer, lr=1e-3)),
         default_hooks=dict(checkpoint=dict(type='WholeCheckpointHook', interval=1), logger=None),
-        custom_hooks=[CheckWeightsHook(), *hooks],
+        custom_hooks=[LoadWeightsHook(), *hooks],
         experiment_name=f'{work_dir}{epochs}{settings}'.replace('/', '_'),
         log_level='ERROR',
         **settings,

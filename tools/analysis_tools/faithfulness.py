@@ -17,11 +17,10 @@ from mmengine.config import DictAction
 from mmengine.dataset import default_collate
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 import mmresattn  # noqa: F401
 from mmresattn.apis import load_classifier
-from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.apis.command_line import ArgumentParser, markdown_table, print_table, run_tool
 from mmresattn.datasets.attention_maps import read_attention_map
 from mmresattn.evaluation import faithfulness
 from mmresattn.evaluation.faithfulness import BASELINES, MEASURES, PERCENTILES
@@ -122,16 +121,9 @@ def main(argv=None):
         f'percentiles {" ".join(map(str, args.percentiles))}, {" and ".join(args.reductions)} of the channels, seed '
         f'{args.seed}: mean ± standard error'
     )
-    table = Table(title=title)
-    for name in header:
-        table.add_column(name, justify='left' if name == 'map' else 'right', overflow='fold')
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    print_table(title, header, rows)
     if args.out:
-        rule = ['---', *['---:'] * len(measures)]
-        lines = [f'| {" | ".join(line)} |' for line in (header, rule, *rows)]
-        text = '\n'.join([f'{title}:', '', *lines]) + '\n'
+        text = f'{title}:\n\n{markdown_table(header, rows)}'
         if args.out.suffix == '.json':
             maps = {name: {key: summary(value) for key, value in values.items()} for name, values in found.items()}
             text = json.dumps(dict(title=title, maps=maps), indent=1)

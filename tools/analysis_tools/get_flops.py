@@ -9,11 +9,10 @@ import math
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
+from mmresattn.apis import build_model
 from mmresattn.apis.command_line import ArgumentParser, run_tool
-from mmresattn.compat import enable_for
 from mmresattn.utils import count_multiply_adds, forward_images, input_channels, is_detector
 
 
@@ -62,11 +61,9 @@ def main(argv=None):
     args = parse_args(argv)
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
-    enable_for(cfg)
     shape = args.shape or image_size(cfg)
     height, width = shape[0], shape[-1]
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-        model = MODELS.build(cfg.model).eval().to('meta')  # shapes alone
+    model = build_model(cfg).eval().to('meta')  # shapes alone
     image = torch.zeros(1, input_channels(model), height, width, device='meta')
     parameters = sum(parameter.numel() for parameter in model.parameters())
     multiply_adds = count_multiply_adds(lambda: forward_images(model, image))

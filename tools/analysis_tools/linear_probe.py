@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from mmengine.config import Config, DictAction
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
@@ -20,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from mmresattn.apis import load_classifier
-from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.apis.command_line import ArgumentParser, print_table, run_tool
 from mmresattn.evaluation.batches import first_images
 
 CLASSIFIERS = {
@@ -100,14 +99,11 @@ def main(argv=None):
     linear = Pipeline([('scale', StandardScaler()), ('linear', CLASSIFIERS[args.classifier](args.seed))])
     search = GridSearchCV(linear, {'linear__C': args.c}, cv=3).fit(x, y)
 
-    table = Table(title=f'{args.classifier} on {args.features} of {args.checkpoint}')
-    for name in ('features', 'training images', 'test images', 'C', 'accuracy, training', 'accuracy, test'):
-        table.add_column(name, justify='right')
+    header = ('features', 'training images', 'test images', 'C', 'accuracy, training', 'accuracy, test')
     accuracies = [f'{100 * search.score(*sets):.2f} %' for sets in ((x, y), (test_x, test_y))]
-    table.add_row(
-        f'{x.shape[1]:,}', f'{len(y):,}', f'{len(test_y):,}', f'{search.best_params_["linear__C"]:g}', *accuracies
-    )
-    console.print(table)
+    sizes = (f'{x.shape[1]:,}', f'{len(y):,}', f'{len(test_y):,}')
+    row = (*sizes, f'{search.best_params_["linear__C"]:g}', *accuracies)
+    print_table(f'{args.classifier} on {args.features} of {args.checkpoint}', header, [row], ())
 
 
 if __name__ == '__main__':

@@ -9,12 +9,10 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 import mmresattn  # noqa: F401
 from mmresattn.apis import AttentionInferencer
-from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.apis.command_line import ArgumentParser, print_table, run_tool
 from mmresattn.evaluation import boxes_mask, mass_in_mask, pointing_game
 from mmresattn.visualization import REDUCTIONS
 
@@ -37,10 +35,10 @@ def read_boxes(file, classes):
     if unknown := set(classes or ()) - set(names.values()):
         raise ValueError(f'{file} has no classes {sorted(unknown)}; it has {sorted(names.values())}.')
     boxes = defaultdict(list)
-    for one in data['annotations']:
-        x, y, width, height = one['bbox']
-        if not classes or names[one['category_id']] in classes:
-            boxes[one['image_id']].append([x, y, x + width, y + height])
+    for annotation in data['annotations']:
+        x, y, width, height = annotation['bbox']
+        if not classes or names[annotation['category_id']] in classes:
+            boxes[annotation['image_id']].append([x, y, x + width, y + height])
     return {
         image['file_name']: ((image['height'], image['width']), boxes[image['id']])
         for image in data['images']
@@ -61,12 +59,9 @@ def main(argv=None):
         for name, attention in result['attention_on_image'].items():
             shares[name].append(mass_in_mask(attention, mask))
             hits[name].append(pointing_game(attention, mask))
-    table = Table(title=f'{len(area)} images, boxes on {np.mean(area):.1%} of the area')
-    for column in ('map', 'share within boxes', 'peak within boxes'):
-        table.add_column(column)
-    for name, values in shares.items():
-        table.add_row(name, f'{np.mean(values):.1%}', f'{np.mean(hits[name]):.1%}')
-    Console().print(table)
+    rows = [(name, f'{np.mean(values):.1%}', f'{np.mean(hits[name]):.1%}') for name, values in shares.items()]
+    title = f'{len(area)} images, boxes on {np.mean(area):.1%} of the area'
+    print_table(title, ('map', 'share within boxes', 'peak within boxes'), rows)
 
 
 if __name__ == '__main__':

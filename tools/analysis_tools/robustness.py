@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 import mmresattn  # noqa: F401
 from mmresattn.apis import load_classifier
-from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.apis.command_line import ArgumentParser, markdown_table, print_table, run_tool
 from mmresattn.evaluation import adversarial_accuracy
 from mmresattn.evaluation.robustness import ATTACKS
 
@@ -87,17 +86,10 @@ def main(argv=None):
         writer.writerows([label, attack, f'{e:g}', accuracy[e]] for label, attack, accuracy in rows for e in args.eps)
     header = ['model', 'attack', *(f'eps {e:g}' for e in args.eps)]
     cells = [[label, attack, *(f'{accuracy[e]:.2f}' for e in args.eps)] for label, attack, accuracy in rows]
-    rule = ['---', '---', *('---:' for _ in args.eps)]
-    lines = [f'| {" | ".join(line)} |' for line in (header, rule, *cells)]
-    (args.out / 'robustness.md').write_text('\n'.join(lines) + '\n')
+    (args.out / 'robustness.md').write_text(markdown_table(header, cells, (0, 1)))
     draw(rows, args.eps).savefig(args.out / 'robustness.png', dpi=150)
 
-    table = Table(title='Accuracy (%) under attack, eps of 0..255')
-    for name in header:
-        table.add_column(name, justify='right' if name.startswith('eps') else 'left')
-    for line in cells:
-        table.add_row(*line)
-    console.print(table)
+    print_table('Accuracy (%) under attack, eps of 0..255', header, cells, (0, 1))
     console.print(f'robustness.csv, .md and .png written to {args.out}')
 
 

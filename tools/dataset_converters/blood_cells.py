@@ -27,10 +27,10 @@ def captions_of(file, split, first):
     names = {category['id']: category['name'] for category in data['categories']}
     for number, image in enumerate(data['images'], first):
         boxes = dict(WBC=[], RBC=[], Platelets=[])
-        for one in data['annotations']:
-            if one['image_id'] == image['id']:
-                x, y, width, height = one['bbox']
-                boxes[names[one['category_id']]].append([x, y, x + width, y + height])
+        for annotation in data['annotations']:
+            if annotation['image_id'] == image['id']:
+                x, y, width, height = annotation['bbox']
+                boxes[names[annotation['category_id']]].append([x, y, x + width, y + height])
         caption = describe_cells(boxes['WBC'], len(boxes['RBC']), (image['height'], image['width']))
         yield dict(
             imgid=number,

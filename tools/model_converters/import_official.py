@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.datasets.categories import CIFAR100_CATEGORIES, IMAGENET_CATEGORIES
 
-import mmresattn  # noqa: F401  (registers the networks)
+from mmresattn.apis import build_model
 from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.datasets import CELEBA_ATTRIBUTES
 from mmresattn.weights import CheckpointError, read_checkpoint
@@ -47,8 +47,8 @@ def main(argv=None):
         configs = {path.stem: Config.fromfile(index_folder() / path) for path in paths}
         models = {}
         for name, cfg in configs.items():
-            with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
-                models[name] = MODELS.build(cfg.model)  # for names and shapes
+            with torch.device('meta'):  # for names and shapes
+                models[name] = build_model(cfg)
         name, state = convert(weights, args.family, models)
         cfg, model = configs[name], models[name]
         if classes and len(classes) != cfg.data_preprocessor.num_classes:

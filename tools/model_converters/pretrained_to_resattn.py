@@ -9,10 +9,12 @@ SOURCE is a file, an address, torchvision://NAME, mmpretrain::NAME or timm::NAME
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
+from mmengine.registry import TRANSFORMS, DefaultScope
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
+from mmresattn.apis import build_model
 from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.models.backbones.residual_attention_net import ARCHITECTURES
 from mmresattn.weights import CheckpointError, PretrainedTrunk, record
@@ -100,13 +102,14 @@ def main(argv=None):
         if classes and len(classes) != number:
             raise ValueError(f'{len(classes)} names of classes for {number} classes.')
         given = {key: getattr(args, key) for key in ('mean', 'std') if getattr(args, key)}
-        with DefaultScope.overwrite_default_scope('mmpretrain'):
-            model = MODELS.build(dict(
-                type='ImageClassifier', backbone=dict(type='ResidualAttentionNet', arch=arch),
-                neck=dict(type='GlobalAveragePooling'),
-                head=dict(type='LinearClsHead', num_classes=number, in_channels=channels),
-                data_preprocessor=dict(type='ClsDataPreprocessor', **preprocessing(source) | given),
-            ))  # fmt: skip
+        network = dict(
+            type='ImageClassifier',
+            backbone=dict(type='ResidualAttentionNet', arch=arch),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=number, in_channels=channels),
+            data_preprocessor=dict(type='ClsDataPreprocessor', **preprocessing(source) | given),
+        )
+        model = build_model(Config(dict(model=network, default_scope='mmpretrain')))
         x = images_of(args.images, model)
         PretrainedTrunk(args.source, args.prefix)(model)
     except (OSError, ValueError, CheckpointError) as error:

@@ -7,11 +7,11 @@ python tools/model_converters/publish_weights.py configs/resattn/attention56_dig
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 
+from mmresattn.apis import build_model
 from mmresattn.apis.command_line import ArgumentParser, run_tool
-from mmresattn.compat import enable_for
-from mmresattn.weights import load_checkpoint, publish
+from mmresattn.weights import publish
 
 
 def parse_args(argv=None):
@@ -35,12 +35,9 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     cfg = Config.fromfile(args.config)
-    enable_for(cfg)
+    model = build_model(cfg, args.checkpoint)
+    about_data, size = model._dataset_meta, args.input_size
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-        cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-        model = MODELS.build(cfg.model)
-        meta = load_checkpoint(model, args.checkpoint)
-        about_data, size = meta.get('dataset_meta') or {}, args.input_size
         if size is None or not about_data.get('classes'):
             try:
                 dataset = DATASETS.build(cfg.test_dataloader.dataset)

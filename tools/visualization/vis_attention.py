@@ -10,12 +10,10 @@ python tools/visualization/vis_attention.py CONFIG CHECKPOINT --indices 3 50    
 """
 
 from mmengine.config import Config, DictAction
-from rich.console import Console
-from rich.table import Table
 
 import mmresattn  # noqa: F401
 from mmresattn.apis import AttentionInferencer, existing_indices, load_data_set
-from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.apis.command_line import ArgumentParser, print_table, run_tool
 from mmresattn.models.layers import attention_maps
 from mmresattn.visualization import (
     CAM_METHODS,
@@ -75,12 +73,7 @@ def parse_args(argv=None):
 
 
 def print_layers(model):
-    table = Table(title='Attention maps')
-    for name in ('layer', 'kind'):
-        table.add_column(name, overflow='fold')
-    for name, tap in attention_maps(model).items():
-        table.add_row(name, tap.kind)
-    Console().print(table)
+    print_table('Attention maps', ('layer', 'kind'), [(name, tap.kind) for name, tap in attention_maps(model).items()])
 
 
 def draw_test_images(inferencer, config, args):

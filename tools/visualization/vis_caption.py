@@ -29,11 +29,11 @@ def main(argv=None):
         raise ValueError(f'{args.config} is of a {type(inferencer.model).__name__}; expected a ShowAttendTell.')
     sources = ImageSources(args.images)
     for sample in inferencer.predict(inferencer.read(sources, follow=True)):
-        told = sample.prediction
-        maps = maps_in_view(told.pred_attention.float().cpu(), sample.view, sample.input_shape)
-        figure = caption_figure(show_image(sample.image), told.pred_words, maps, told.pred_gate)
+        prediction = sample.prediction
+        maps = maps_in_view(prediction.pred_attention.float().cpu(), sample.view, sample.input_shape)
+        figure = caption_figure(show_image(sample.image), prediction.pred_words, maps, prediction.pred_gate)
         save_figure(figure, args.out_dir / f'{sample.name}{args.suffix}')
-        print(f'{sample.name}: {told.pred_caption}')
+        print(f'{sample.name}: {prediction.pred_caption}')
     sources.report()
 
 
