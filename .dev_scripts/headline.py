@@ -38,8 +38,8 @@ from safetensors.torch import save_file
 import mmresattn
 from mmresattn.apis import add_common_arguments, build_runner, latest_checkpoint, load_config
 from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.deployment import has_fast_bfloat16
 from mmresattn.engine import TrainingStopped
-from mmresattn.models.fuse import has_fast_bfloat16
 from mmresattn.weights import read_checkpoint
 from mmresattn.weights.loader import METADATA
 

@@ -8,8 +8,8 @@ out=${1:-work_dirs/performance}
 python=${PYTHON:-python}
 mkdir -p "$out"
 
-"$python" -W ignore tools/benchmark.py --preset cpu --out "$out/cpu"
-"$python" -W ignore tools/benchmark.py --preset scaling --rounds 5 --out "$out/scaling"  # its picture is docs/images/scaling.png
+"$python" -W ignore .dev_scripts/performance.py --preset cpu --out "$out/cpu"
+"$python" -W ignore .dev_scripts/performance.py --preset scaling --rounds 5 --out "$out/scaling"  # its picture is docs/images/scaling.png
 "$python" -W ignore tools/deployment/export_onnx.py configs/resattn/attention56_imagenet.py none "$out/attention56.onnx" \
     --torch-export --int8 --calibration 0 --speed 8 | tee "$out/export_imagenet.txt"
 "$python" -W ignore tools/deployment/export_onnx.py configs/resattn/attention56_cifar10_fast.py \

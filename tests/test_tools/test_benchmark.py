@@ -1,41 +1,38 @@
 import json
-import sys
 
+import performance
 import pytest
 import torch
+from performance import benchmark
 
 from tests.conftest import ROOT
 
-sys.path.insert(0, str(ROOT / 'tools'))
-import benchmark  # noqa: E402
-
-sys.path.pop(0)
 DIGITS = str(ROOT / 'configs/resattn/attention56_digits.py')
 
 
-def test_ways_are_words():
-    assert benchmark.parse_way('train+commit=a06ee69') == {'train': True, 'commit': 'a06ee69'}
-    for way, message in [('fast', "'fast' of the way"), ('commit', 'commit=HASH'), ('train+fuse', 'cannot be trained')]:
-        with pytest.raises(ValueError, match=message):
-            benchmark.parse_way(way)
+def test_modes_are_words():
+    assert performance.split_commit('train+commit=a06ee69') == ('train', 'a06ee69')
+    assert benchmark.parse_mode('train+tf32') == {'train', 'tf32'}
+    with pytest.raises(ValueError, match="'fast' of the mode"):
+        benchmark.parse_mode('train+fast')
 
 
-def test_every_preset_is_of_known_ways():
-    for groups in benchmark.PRESETS.values():
+def test_every_preset_is_of_known_modes():
+    for groups in performance.PRESETS.values():
         for group in groups:
-            assert all(benchmark.parse_way(way) for way in group['ways'])
+            assert all(benchmark.parse_mode(performance.split_commit(mode)[0]) for mode in group['modes'])
             assert all((ROOT / name).is_file() for name in group['models'] if ':' not in name)
 
 
 def test_exponents_of_powers():
     x = [1.0, 2.0, 5.0, 9.0]
-    assert benchmark.exponent(x, [3 * value**1.7 for value in x]) == pytest.approx(1.7)
+    assert performance.exponent(x, [3 * value**1.7 for value in x]) == pytest.approx(1.7)
 
 
 def test_ratios_are_of_neighbours():
     """A machine that gets four times slower in the middle changes times, and neither ratios nor shares."""
     first, other = [(1.0, 10.0), (4.0, 2.5), (1.0, 10.0)], [(2.0, 10.0), (8.0, 2.5), (2.0, 10.0)]
-    case = dict(name='a', size=4, batch=6, way='eager')
+    case = dict(name='a', size=4, batch=6, mode='eager')
     found = benchmark.summary(case, dict(flops=5, memory=2**20), other, first)
     assert found['ratio'] == dict(median=0.5, low=0.5, high=0.5)
     assert found['share'] == dict(median=0.25, low=0.25, high=0.25)
@@ -43,11 +40,11 @@ def test_ratios_are_of_neighbours():
     assert '| a | 4 | 6 | eager | 3 | 1.875 to 3 | 0.50 |  | 0.25 | 1.0 |' in benchmark.table([found])
 
 
-def test_rates_are_those_of_the_last_model_in_the_same_way():
-    case = dict(way='eager', size=4, batch=6)
+def test_rates_are_those_of_the_last_model_in_the_same_mode():
+    case = dict(mode='eager', size=4, batch=6)
     results = [
         dict(case, flops=30),
-        dict(case, way='fuse', flops=30),
+        dict(case, mode='tf32', flops=30),
         dict(case, flops=10),
         dict(case, flops=5, size=8),
     ]
@@ -68,7 +65,7 @@ def test_flops_and_memory_are_counted():
 
 
 def test_findings_K6_4_a_command_writes_its_table_and_no_line_of_the_profiler(tmp_path, python):
-    done = python('tools/benchmark.py', DIGITS, 'torchvision:nothing', '--ways', 'eager', '--size', 16, '--batch-size',
+    done = python('tools/benchmark.py', DIGITS, 'torchvision:nothing', '--modes', 'eager', '--size', 16, '--batch-size',
                   1, '--rounds', 2, '--seconds', 0.01, '--threads', 1, '--out', tmp_path / 'found')  # fmt: skip
     assert done.returncode == 0, done.stderr
     ok, wrong = json.loads((tmp_path / 'found.json').read_text())['groups'][0]
@@ -81,12 +78,12 @@ def test_findings_K6_4_a_command_writes_its_table_and_no_line_of_the_profiler(tm
 
 def test_growth_is_drawn(tmp_path, saved_figures):
     rows = [
-        dict(way='eager', size=size, step_seconds=dict(median=size**2 / 1e4), peak_bytes=size**2 * 100)
+        dict(mode='eager', size=size, step_seconds=dict(median=size**2 / 1e4), peak_bytes=size**2 * 100)
         for size in (64, 128, 256)
     ]
-    lines = benchmark.growth('size', rows)
+    lines = performance.growth('size', rows)
     assert [(line['of'], round(line['exponent'], 6)) for line in lines] == [('time', 1), ('memory', 1)]
-    benchmark.plot(lines, tmp_path / 'growth.png')
+    performance.plot(lines, tmp_path / 'growth.png')
     time, memory = (panel.lines[0] for panel in saved_figures['growth.png'].axes)
     assert list(time.get_ydata()) == [size**2 / 1e4 for size in (64, 128, 256)]
     assert list(memory.get_ydata()) == [size**2 * 100 / 2**20 for size in (64, 128, 256)]
@@ -96,4 +93,4 @@ def test_growth_is_drawn(tmp_path, saved_figures):
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_without_a_gpu_the_preset_says_so():
     with pytest.raises(SystemExit, match='needs a GPU'):
-        benchmark.main(['--preset', 'gpu'])
+        performance.main(['--preset', 'gpu'])

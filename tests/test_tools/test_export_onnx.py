@@ -12,7 +12,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mmresattn.models import backbones
-from mmresattn.models.fuse import fuse
 from mmresattn.models.layers import AttentionMap, attention_maps, record_attention
 from mmresattn.utils import forward_images
 from tests.conftest import ROOT, check_onnx
@@ -29,7 +28,7 @@ RAN = dict(
 )
 CIFAR = dict(type='CIFARResNet', depth=8, base_channels=8, stem_channels=8)
 AUGMENTED = dict(type='AttentionAugmentedConv', heads=2, upsilon=0.5, min_head_keys=4, size=4)
-PAN = dict(base='vgg-pan', stages=('conv8', 'max2 conv16', 'max2 conv16'), tail='max2 conv16', global_channels=16)
+PAN = dict(base='vgg-pan', stages=([8], [('max', 2), 16], [('max', 2), 16]), tail=[('max', 2), 16], global_channels=16)
 
 
 def classifier(backbone, channels):
@@ -67,7 +66,7 @@ FAMILIES = {
     ),
     'pay attention': dict(
         type='PayAttentionNetwork',
-        backbone=dict(type='PayAttentionNet', arch=dict(PAN, gates=(None, 'max4 conv16', None)), out_indices=(1, 2)),
+        backbone=dict(type='PayAttentionNet', arch=dict(PAN, gates=(None, [('max', 4), 16], None)), out_indices=(1, 2)),
         head=dict(type='PayAttentionHead', num_classes=4),
     ),
     'pay attention, dot product': dict(
@@ -134,7 +133,7 @@ def exported(tmp_path_factory):
         model = build(FAMILIES[family])
         names, images = list(attention_maps(model)), torch.randn(2, 3, 32, 32)
         file = tmp_path_factory.mktemp('exported') / 'model.onnx'
-        return model, names, file, tool.export(fuse(model, images), images, file, names)
+        return model, names, file, tool.export(model, images, file, names)
 
     return export
 
@@ -151,12 +150,12 @@ def test_every_operation_at_open_batch_and_size(exported, family):
 @pytest.mark.parametrize('family', [family for family in FAMILIES if family not in PROGRAMS])
 def test_every_family_by_tracing(tmp_path, family):
     model, images = build(FAMILIES[family]), torch.randn(3, 3, 32, 32)
-    check_onnx(fuse(model, images), images, tmp_path / 'model.onnx')
+    check_onnx(model, images, tmp_path / 'model.onnx')
 
 
 def test_without_maps_softmax_attention_is_fused(tmp_path):
     model, images = build(attending(non_local(1, 1))), torch.randn(2, 3, 32, 32)
-    tool.export(fuse(model, images), images, tmp_path / 'model.onnx', [])
+    tool.export(model, images, tmp_path / 'model.onnx', [])
     compare(onnx(tmp_path / 'model.onnx'), model, [], UNTRACED)
 
 
@@ -213,7 +212,7 @@ def test_dense_models(tmp_path, text, package, static):
     cfg.model.backbone = dict(type='AttentionResNet', attention=se, out_indices=(0, 1), **RESNET)
     model, images = build(cfg.model, package), torch.randn(2, 3, 32, 32)
     names = list(attention_maps(model))
-    tool.export(fuse(model, images), images, tmp_path / 'model.onnx', names, static)
+    tool.export(model, images, tmp_path / 'model.onnx', names, static)
     compare(onnx(tmp_path / 'model.onnx'), model, names, [(2, 3, 32, 32)] if static else UNTRACED)
 
 

@@ -11,7 +11,6 @@ sizes that were not traced, before it gets its name. Needs: pip install onnx onn
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -21,21 +20,18 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.model import BaseModel, revert_sync_batchnorm
-from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.models import BaseClassifier
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.utils.data import DataLoader
 
-from mmresattn.apis import load_classifier, read_config
+from mmresattn.apis import build_model, load_classifier, read_config
 from mmresattn.apis.command_line import ArgumentParser, run_tool
-from mmresattn.compat import enable_for
 from mmresattn.datasets.image_files import BrokenImage, find_image_files
-from mmresattn.models.fuse import accelerate, fuse, has_fast_bfloat16
+from mmresattn.deployment import accelerate, has_fast_bfloat16
 from mmresattn.models.layers import attention_maps, record_attention
-from mmresattn.utils import forward_images, input_channels, is_detector
+from mmresattn.utils import forward_images, input_channels, is_detector, time_in_turns
 from mmresattn.visualization import ImagePipeline
-from mmresattn.weights import load_checkpoint
 
 
 class WithMaps(nn.Module):
@@ -92,7 +88,7 @@ def export(
     """Write an ONNX file.
 
     Args:
-        model (nn.Module): A model of OpenMMLab in evaluation mode, best fused.
+        model (nn.Module): A model of OpenMMLab in evaluation mode.
         images (Tensor): Images (N, C, H, W) to trace with.
         file (Path): What to write.
         names (Sequence[str]): Attention maps to give.
@@ -260,16 +256,8 @@ def accuracy(run, data: list[tuple[np.ndarray, np.ndarray]]) -> float:
 
 
 def speed(calls: dict, images: int, rounds: int = 7) -> dict[str, float]:
-    """Images a second of each call, the median of rounds in which they take turns."""
-    found = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(rounds):
-        for name, call in calls.items():
-            begin = time.perf_counter()
-            call()
-            found[name].append(images / (time.perf_counter() - begin))
-    return {name: float(np.median(values)) for name, values in found.items()}
+    """Images per second of each call, the median of rounds in which they take turns."""
+    return {name: images / float(np.median(seconds)) for name, seconds in time_in_turns(calls, rounds).items()}
 
 
 def torch_call(model: nn.Module, images: Tensor):
@@ -306,19 +294,14 @@ def read(config: str, options: dict) -> Config:
     except FileNotFoundError:
         cfg = Config.fromfile(config)
         cfg.merge_from_dict(options)
-        enable_for(cfg)
         return cfg
 
 
-def build_model(cfg: Config, checkpoint: str | None) -> BaseModel:
+def model_to_export(cfg: Config, checkpoint: str | None) -> BaseModel:
     """The model of a config in evaluation mode, for which no data is needed."""
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-        cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-        model = MODELS.build(cfg.model)
+    model = build_model(cfg, checkpoint)
     if checkpoint is None:
         model.init_weights()
-    else:
-        model._trained_for = load_checkpoint(model, checkpoint).get('mmresattn') or {}
     return revert_sync_batchnorm(model).eval()
 
 
@@ -384,7 +367,7 @@ def main(argv=None):
         model, loader = load_classifier(args.config, checkpoint, options, args.calibration, split='train')
         calibration = [image[None] for images, _ in batches(model.cpu(), loader) for image in images]
     if not data and not calibration:
-        model = build_model(cfg, checkpoint)
+        model = model_to_export(cfg, checkpoint)
     size = tuple(args.size)
     if args.int8 and args.calibration:
         pipeline = ImagePipeline(cfg, getattr(model, '_trained_for', {}).get('input_size'))
@@ -398,7 +381,7 @@ def main(argv=None):
         print('Backbone and neck of the detector are exported. Its heads and the suppression of boxes need MMDeploy.')
     others = untraced(images, args.static)
     with finished(args.out) as file:
-        program = export(fuse(model, images), images, file, names, args.static)
+        program = export(model, images, file, names, args.static)
         worst = compare(onnx_call(file), model, names, others)
     print(f'{args.out}: differs from the model by at most {worst:.2g}')
     if args.torch_export:
