@@ -2,6 +2,7 @@ import csv
 
 import mmengine
 import pytest
+import responses
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
@@ -12,7 +13,7 @@ from mmresattn.apis import load_classifier
 from mmresattn.evaluation import stage_responses
 from tests.conftest import ROOT
 from tools import test as test_tool
-from tools.analysis_tools import responses, robustness
+from tools.analysis_tools import robustness
 
 DIGITS = f'{ROOT}/configs/resattn/attention56_digits.py'
 TINY = dict(_delete_=True, base='attention56-cifar', channels=(8, 8, 8), modules=(1, 1, 0), poolings=(1, 1, 1), t=1,

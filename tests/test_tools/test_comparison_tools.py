@@ -1,7 +1,9 @@
 import re
 
+import compare_attention
 import numpy as np
 import pytest
+import query_swap
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
@@ -17,11 +19,10 @@ from mmresattn.datasets import ImageArrays
 from mmresattn.models.layers import record_attention
 from mmresattn.visualization.overlay import resize_map
 from tests.conftest import ROOT
-from tools import compare_attention
-from tools.analysis_tools import linear_probe, query_swap
+from tools.analysis_tools import linear_probe
 
 DIGITS = f'{ROOT}/configs/resattn/attention56_digits.py'
-VGG = dict(base='vgg-att', stages=('conv8', 'max2 conv8', 'max2 conv8'), tail='max2 conv8', global_channels=8)
+VGG = dict(base='vgg-att', stages=([8], [('max', 2), 8], [('max', 2), 8]), tail=[('max', 2), 8], global_channels=8)
 
 
 def save(folder, model):

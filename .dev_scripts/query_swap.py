@@ -1,6 +1,6 @@
 """Draw how the attention of Learn To Pay Attention moves when an image is asked with the global vector of another one.
 
-python tools/analysis_tools/query_swap.py configs/pay_attention/vgg-att2-dp_cifar10.py CHECKPOINT swap.png \\
+python .dev_scripts/query_swap.py configs/pay_attention/vgg-att2-dp_cifar10.py CHECKPOINT swap.png \\
     --pairs 0 1 2 3
 
 In dot-product attention (Jetley et al., arXiv:1804.02391) the global vector g of an image is the query, and the local

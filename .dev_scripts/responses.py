@@ -1,6 +1,6 @@
 """Measure and draw the mean absolute response of every stage and attention module (paper, figure 4).
 
-python tools/analysis_tools/responses.py \\
+python .dev_scripts/responses.py \\
     --net residual configs/resattn/attention56_digits.py work_dirs/residual/epoch_12.pth \\
     --net naive naive_digits.py work_dirs/naive/epoch_12.pth --net new configs/resattn/attention56_digits.py none
 
@@ -19,12 +19,11 @@ from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch.optim.swa_utils import update_bn
 
 import mmresattn  # noqa: F401
 from mmresattn.apis import load_classifier
-from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.apis.command_line import ArgumentParser, markdown_table, print_table, run_tool
 from mmresattn.evaluation import stage_responses
 
 
@@ -112,18 +111,11 @@ def main(argv=None):
     for name in sorted(names, key=order):
         values = [f'{r[name] / r["stage1"]:.3g} ({r[name]:.3g})' if name in r else '' for r in measured.values()]
         cells.append([name, *values])
-    rule = ['---', *('---:' for _ in measured)]
-    lines = [f'| {" | ".join(line)} |' for line in (header, rule, *cells)]
     title = 'Mean absolute response, relative to stage 1 (and as it is)'
-    (args.out / 'responses.md').write_text('\n'.join([f'{title}:', '', *lines]) + '\n')
+    (args.out / 'responses.md').write_text(f'{title}:\n\n{markdown_table(header, cells)}')
     draw(measured).savefig(args.out / 'responses.png', dpi=150)
 
-    table = Table(title=title)
-    for name in header:
-        table.add_column(name, justify='left' if name == 'output' else 'right')
-    for line in cells:
-        table.add_row(*line)
-    console.print(table)
+    print_table(title, header, cells)
     console.print(f'responses.csv, .md and .png written to {args.out}')
 
 

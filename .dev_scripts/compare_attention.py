@@ -1,30 +1,28 @@
 """Compare the attention systems of this package: size, cost, speed and maps, in one table.
 
-python tools/compare_attention.py                                       # one body under every kind of attention
-python tools/compare_attention.py --nets imagenet --batch-size 4 --out comparison.md
-python tools/compare_attention.py my_config.py configs/resattn/attention56_digits.py --shape 16
+python .dev_scripts/compare_attention.py                                       # one body under every kind of attention
+python .dev_scripts/compare_attention.py --nets imagenet --batch-size 4 --out comparison.md
+python .dev_scripts/compare_attention.py my_config.py configs/resattn/attention56_digits.py --shape 16
 
 Speeds are medians over rounds in which every network takes its turn, so that whatever else the machine does falls on
 all of them. Images are random numbers, and networks are not trained: no data is needed.
 """
 
 import statistics
-import time
 from collections import Counter
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.structures import DataSample
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.apis import build_model
+from mmresattn.apis.command_line import ArgumentParser, markdown_table, print_table, run_tool
 from mmresattn.models.layers import attention_maps, record_attention
-from mmresattn.utils import count_multiply_adds
+from mmresattn.utils import count_multiply_adds, time_in_turns
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
 NETS = dict(  # side of the image, and the configs
@@ -100,29 +98,26 @@ def parse_args(argv=None):
 
 
 class Net:
-    """A network, its counts and the times that were taken."""
+    """A network and its counts."""
 
     def __init__(self, config, images):
-        cfg = Config.fromfile(config)
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-            self.model = MODELS.build(cfg.model).to(images.device)
+        self.model = build_model(Config.fromfile(config)).to(images.device)
         self.images = images
         self.samples = [DataSample().set_gt_label(0).to(images.device) for _ in images]
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)
-        self.times = {self.test: [], self.train: []}
         self.parameters = sum(weight.numel() for weight in self.model.parameters())
         self.model.eval()
         self.multiply_adds = count_multiply_adds(self.model, images[:1])
         with torch.no_grad(), record_attention(self.model, list(attention_maps(self.model))) as maps:
             self.model(images[:1])
         kinds = {name: tap.kind for name, tap in attention_maps(self.model).items()}
-        shapes = Counter((kinds[name], 'x'.join(map(str, one.shape[1:]))) for name, one in maps.items())
+        shapes = Counter((kinds[name], 'x'.join(map(str, attention.shape[1:]))) for name, attention in maps.items())
         self.maps = {kind: [(n, shape) for (k, shape), n in shapes.items() if k == kind] for kind, _ in shapes}
 
     def test(self):
         self.model.eval()
         with torch.no_grad():
-            self.model(self.images).cpu()  # waits for the device
+            self.model(self.images)
 
     def train(self):
         """A step of SGD."""
@@ -132,18 +127,9 @@ class Net:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        next(self.model.parameters()).flatten()[0].item()  # waits for the device
 
-    def take_turn(self, iterations, keep):
-        for phase, times in self.times.items():
-            for _ in range(iterations):
-                start = time.perf_counter()
-                phase()
-                if keep:
-                    times.append(time.perf_counter() - start)
-
-    def row(self, name):
-        speeds = [len(self.images) / statistics.median(times) for times in self.times.values()]
+    def row(self, name, times):
+        speeds = [len(self.images) / statistics.median(seconds) for seconds in times]
         maps = [
             f'{kind} ' + ', '.join(f'{n} of {shape}' if n > 1 else shape for n, shape in shapes)
             for kind, shapes in self.maps.items()
@@ -158,27 +144,24 @@ def main(argv=None):
     torch.manual_seed(0)
     images = torch.randn(args.batch_size, 3, args.shape, args.shape, device=get_device())
     nets = [Net(config, images) for config in track(args.configs, 'networks are built', console=console)]
-    for number in track(range(args.rounds + 1), 'rounds', console=console):
-        for net in nets:
-            net.take_turn(args.iterations, keep=number > 0)  # the first round warms up
-    rows = [net.row(Path(config).stem) for net, config in zip(nets, args.configs)]
+    phases = [(net.test, net.train) for net in nets]
+    with console.status('rounds'):
+        times = time_in_turns({phase: phase for pair in phases for phase in pair}, args.rounds, args.iterations)
+    rows = [
+        net.row(Path(config).stem, [times[phase] for phase in pair])
+        for net, config, pair in zip(nets, args.configs, phases)
+    ]
 
     device = torch.cuda.get_device_name() if images.is_cuda else f'{images.device}, {torch.get_num_threads()} threads'
     title = (
         f'{args.shape}x{args.shape}, {args.batch_size} images a batch, medians of {args.rounds} x {args.iterations}, '
         f'{device}, PyTorch {torch.__version__}'
     )
-    table = Table(title=title)
-    for name in COLUMNS:
-        table.add_column(name, justify='left' if name in (COLUMNS[0], COLUMNS[-1]) else 'right', overflow='fold')
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    texts = (0, len(COLUMNS) - 1)
+    print_table(title, COLUMNS, rows, texts)
     if args.out:
-        rule = ('---', *['---:'] * (len(COLUMNS) - 2), '---')
-        lines = [f'| {" | ".join(line)} |' for line in (COLUMNS, rule, *rows)]
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text('\n'.join([f'{title}:', '', *lines]) + '\n')
+        args.out.write_text(f'{title}:\n\n{markdown_table(COLUMNS, rows, texts)}')
         console.print(f'written to {args.out}')
 
 
