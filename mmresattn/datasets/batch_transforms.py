@@ -5,7 +5,6 @@ Every image of the batch gets its own draw. The draws are PyTorch's, which ``Rep
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +28,6 @@ class BatchRandomCrop:
     """
 
     def __init__(self, padding: int = 4) -> None:
-        if not isinstance(padding, Integral) or padding < 0:
-            raise ValueError(f'padding is a number of pixels, 0 or more, not {padding!r}.')
         self.padding = padding
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -85,8 +82,6 @@ class BatchRandomErasing:
             raise ValueError(f'min_area_ratio {min_area_ratio} is above max_area_ratio {max_area_ratio}.')
         if len(aspect_range) != 2 or not 0 < aspect_range[0] <= aspect_range[1] < math.inf:
             raise ValueError(f'aspect_range is (smallest, largest), both above 0, not {aspect_range!r}.')
-        if not fill_color or not all(0 <= value <= 255 for value in fill_color):
-            raise ValueError(f'fill_color has a value from 0 to 255 per channel, not {fill_color!r}.')
         self.erase_prob = erase_prob
         self.area_ratios = (min_area_ratio, max_area_ratio)
         self.aspect_range = aspect_range
@@ -127,8 +122,6 @@ class BatchProgressiveResize:
         starts = [start for start, _ in sizes]
         if not starts or starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= 1:
             raise ValueError(f'sizes are pairs (share of the iterations, size), rising from 0 to below 1; got {sizes}.')
-        if not all(isinstance(size, Integral) and size > 0 for _, size in sizes):
-            raise ValueError(f'The second of each pair in sizes is a height and width in pixels; got {sizes}.')
         self.sizes = sizes
 
     def __call__(self, images: Tensor) -> Tensor:

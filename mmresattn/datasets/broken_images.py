@@ -55,7 +55,7 @@ class LoadCheckedImage(LoadImageFromFile):
     def __init__(self, *args, skip_broken: bool = False, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.skip_broken = skip_broken
-        self.said = 0
+        self.warnings = 0
         self.broken: dict[str, str] = {}
 
     def transform(self, results: dict) -> dict | None:
@@ -84,8 +84,8 @@ class LoadCheckedImage(LoadImageFromFile):
                     'in LoadCheckedImage.'
                 ) from error
             self.broken[path] = str(error)
-            self.said += 1
-            if self.said <= LISTED:
+            self.warnings += 1
+            if self.warnings <= LISTED:
                 print_log(f'{message} In training, another takes its place.', 'current', logging.WARNING)
             return None
         if self.broken:

@@ -23,7 +23,7 @@ class ClassAttributes(BaseTransform):
 
     def __init__(self, attributes: Mapping[str, Sequence[int]]) -> None:
         for name, classes in attributes.items():
-            if not classes or not all(isinstance(one, int) and one >= 0 for one in classes):
+            if not classes or not all(isinstance(index, int) and index >= 0 for index in classes):
                 raise ValueError(f'The attribute {name!r} must list the classes that have it, from 0; got {classes!r}.')
         if not attributes:
             raise ValueError('attributes names at least one: dict(even=[0, 2, 4, 6, 8]).')

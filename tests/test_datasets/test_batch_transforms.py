@@ -96,8 +96,6 @@ def test_shares_that_do_not_rise_from_0_are_refused(sizes):
 @pytest.mark.parametrize(
     ('transform', 'arguments', 'message'),
     [
-        (BatchRandomCrop, dict(padding=-1), 'padding'),
-        (BatchRandomCrop, dict(padding=1.5), 'padding'),
         (BatchRandomFlip, dict(prob=7), 'prob is from 0 to 1, not 7'),
         (BatchRandomFlip, dict(prob=float('nan')), 'prob is from 0 to 1'),
         (BatchRandomErasing, dict(erase_prob=7), 'erase_prob'),
@@ -105,9 +103,6 @@ def test_shares_that_do_not_rise_from_0_are_refused(sizes):
         (BatchRandomErasing, dict(min_area_ratio=0.5), 'above max_area_ratio'),
         (BatchRandomErasing, dict(aspect_range=(0, 1)), 'aspect_range'),
         (BatchRandomErasing, dict(aspect_range=(1,)), 'aspect_range'),
-        (BatchRandomErasing, dict(fill_color=(300,)), 'fill_color'),
-        (BatchProgressiveResize, dict(sizes=[(0, 0)]), 'height and width'),
-        (BatchProgressiveResize, dict(sizes=[(0, 16.5)]), 'height and width'),
     ],
 )
 def test_findings_K4_9_impossible_settings_are_named(transform, arguments, message):

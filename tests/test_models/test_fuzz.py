@@ -470,7 +470,7 @@ def attention_resnet(draw):
             *[('frozen_stages', bad) for bad in (-2, n + 1, 0.5, None)],
             *[(name, bad) for name in ('in_channels', 'stem_channels', 'base_channels', 'groups')
               for bad in (0, -1, 1.5, None)],
-            ('num_stages', 0), ('num_stages', 5), ('depth', 20), ('depth', None), ('style', 'x'), ('style', None),
+            ('depth', 20), ('depth', None), ('style', 'x'), ('style', None),
         ])  # fmt: skip
         options[fault] = value
     return images_, stem, options, fault
@@ -515,7 +515,7 @@ def cifar_body(draw):
         options['frozen_stages'] = draw(st.sampled_from([-1, -1, 0, 1, 2, 3]))
         options['dilations'] = draw(st.tuples(*3 * [st.integers(1, 2)]))
         options['norm_eval'] = draw(st.booleans())
-        wrong.update(frozen_stages=(-2, 4, 0.5, None), dilations=((1,), 1, (0, 1, 1)), num_stages=(0, 4, 1.5, None))
+        wrong.update(frozen_stages=(-2, 4, 0.5, None), dilations=((1,), 1, (0, 1, 1)))
     if body is CIFARResNet:
         options.update(depth=draw(st.sampled_from([8, 14, 44])), base_channels=4, stem_channels=draw(st.integers(1, 5)))
         wrong.update(base_channels=(0, -1, 1.5), stem_channels=(0, -1, 1.5))

@@ -119,8 +119,6 @@ class AttentionResNet(LayerDepth, ResNet):
     ) -> None:
         if depth not in self.arch_settings:
             raise ValueError(f'depth is one of {list(self.arch_settings)}, not {depth!r}.')
-        if num_stages not in (1, 2, 3, 4):
-            raise ValueError(f'num_stages is from 1 to 4, not {num_stages!r}.')
         check_each_stage(num_stages, strides=strides, dilations=dilations)
         check_frozen_stages(frozen_stages, num_stages)
         out_indices = stage_indices(out_indices, num_stages)

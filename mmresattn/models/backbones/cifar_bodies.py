@@ -37,8 +37,6 @@ def _fitting(
     num_stages: int, strides: Sequence[int], dilations: Sequence[int], out_indices: int | Sequence[int], others: dict
 ) -> list[int]:
     """The stages whose outputs are returned, once all that MMPretrain's ``ResNet_CIFAR`` does not check has been."""
-    if num_stages not in (1, 2, 3):
-        raise ValueError(f'num_stages is from 1 to 3, not {num_stages!r}.')
     check_each_stage(num_stages, strides=strides, dilations=dilations)
     check_frozen_stages(others.get('frozen_stages', -1), num_stages)
     check_integers(in_channels=others.get('in_channels', 3))

@@ -51,9 +51,7 @@ class RegressionHead(LinearClsHead):
         **kwargs,
     ) -> None:
         super().__init__(num_classes, in_channels, loss=nn.Identity(), **kwargs)
-        if loss not in LOSSES:
-            raise ValueError(f'loss is one of {list(LOSSES)}, not {loss!r}.')
-        self.loss_name = loss
+        self.loss_function = LOSSES[loss]
         self.register_buffer('mean', torch.as_tensor(mean, dtype=torch.float32).expand(num_classes).clone())
         self.register_buffer('std', torch.as_tensor(std, dtype=torch.float32).expand(num_classes).clone())
         if self.std.device.type != 'meta' and not (self.std > 0).all():
@@ -69,7 +67,7 @@ class RegressionHead(LinearClsHead):
 
     def _get_loss(self, values: Tensor, data_samples: list[DataSample], **kwargs) -> dict[str, Tensor]:
         targets = torch.stack([torch.as_tensor(sample.gt_value).to(values) for sample in data_samples])
-        loss = LOSSES[self.loss_name](values / self.std, targets / self.std)
+        loss = self.loss_function(values / self.std, targets / self.std)
         return dict(loss=loss, mae=(values - targets).abs().mean().detach())
 
     def _get_predictions(self, values: Tensor, data_samples: list[DataSample | None] | None) -> list[DataSample]:

@@ -244,7 +244,7 @@ def test_several_layers_each_in_its_place():
         (dict(frozen_stages=5), 'from -1 to 4'),
         (dict(strides=(1, 2)), '4 stages'),
         (dict(strides=(1, 2, 0, 2)), 'strides has one integer of at least 1'),
-        (dict(num_stages=5), 'num_stages is from 1 to 4, not 5'),
+        (dict(num_stages=5), 'strides has one integer of at least 1 for each of the 5 stages'),
         (dict(out_indices=(3, -1)), 'twice'),
         (dict(frozen_stages=0.5), 'frozen_stages is an integer'),
         (dict(base_channels=0), 'base_channels is an integer of at least 1'),

@@ -146,7 +146,7 @@ def test_stages_count_from_the_end_too(body, kwargs):
 @pytest.mark.parametrize(
     ('body', 'kwargs', 'message'),
     [
-        (CIFARResNet, dict(depth=8, num_stages=4), 'num_stages is from 1 to 3, not 4'),
+        (CIFARResNet, dict(depth=8, num_stages=4), 'strides has one integer of at least 1 for each of the 4 stages'),
         (CIFARResNet, dict(depth=8, strides=(1, 2, 0)), 'strides has one integer of at least 1 for each of the 3'),
         (CIFARResNet, dict(depth=8, frozen_stages=4), 'frozen_stages is an integer from -1 to 3, not 4'),
         (CIFARResNet, dict(depth=8, base_channels=0), 'base_channels'),
