@@ -166,10 +166,28 @@ class CIFARResNeXt(_Mended, ResNeXt, ResNet_CIFAR):
         )
 
 
+INIT = (
+    dict(type='Kaiming', layer='Conv2d'),
+    dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
+)
+
+
 class _PreActNet(FrozenStages, BaseModule):
     """A convolution, then ``stage1`` to ``stage3``; the last one is followed by ``norm``, a normalisation and a ReLU.
 
     Subclasses fill in the ``stages``.
+
+    Args:
+        stem_channels (int): Channels of the convolution.
+        out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0; negative ones count from the end.
+            Nothing is built past the last of them. Defaults to -1.
+        in_channels (int): Channels of the image. Defaults to 3.
+        frozen_stages (int): Stages that are not trained: 0 freezes the stem, 1 also the first stage, and so on; -1
+            freezes nothing. Defaults to -1.
+        norm_eval (bool): Whether BatchNorm layers stay in evaluation mode in training. Defaults to False.
+        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
+        init_cfg (dict | list[dict], optional): Initialisation. Defaults to Kaiming's by fan-out and ones for the
+            normalisations.
 
     Attributes:
         min_size (int): Smallest height and width of an input.
@@ -180,12 +198,13 @@ class _PreActNet(FrozenStages, BaseModule):
 
     def __init__(
         self,
-        in_channels: int,
         stem_channels: int,
-        out_indices: int | Sequence[int],
-        frozen_stages: int,
-        norm_eval: bool,
-        init_cfg: dict | list | None,
+        out_indices: int | Sequence[int] = -1,
+        in_channels: int = 3,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        norm_cfg: dict = dict(type='BN'),
+        init_cfg: dict | list | None = INIT,
     ) -> None:
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
         check_integers(in_channels=in_channels)
@@ -193,6 +212,7 @@ class _PreActNet(FrozenStages, BaseModule):
         self.out_indices = stage_indices(out_indices, 3)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        self.norm_cfg = norm_cfg
         self.stem = nn.Conv2d(in_channels, stem_channels, 3, padding=1, bias=False)
         self.stages = [f'stage{i + 1}' for i in range(self.out_indices[-1] + 1)]
 
@@ -221,12 +241,6 @@ class _PreActNet(FrozenStages, BaseModule):
     def _frozen_modules(self) -> list[nn.Module]:
         closing = [self.norm] if self.frozen_stages == 3 and hasattr(self, 'norm') else []
         return super()._frozen_modules() + closing
-
-
-INIT = (
-    dict(type='Kaiming', layer='Conv2d'),
-    dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
-)
 
 
 class WideUnit(AttentionPlaces, nn.Module):
@@ -264,15 +278,9 @@ class CIFARWideResNet(_PreActNet):
         attention (dict | Sequence[dict], optional): Attention layers in the units, as for :class:`AttentionResNet`; in
             place ``'conv'`` they replace the first convolution. Defaults to None.
         strides (Sequence[int]): Of each stage. Defaults to (1, 2, 2).
-        out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0; negative ones count from the end.
-            Nothing is built past the last of them. Defaults to -1.
-        in_channels (int): Channels of the image. Defaults to 3.
-        frozen_stages (int): Stages that are not trained: 0 freezes the stem, 1 also the first stage, and so on; -1
-            freezes nothing. Defaults to -1.
-        norm_eval (bool): Whether BatchNorm layers stay in evaluation mode in training. Defaults to False.
-        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
-        init_cfg (dict | list[dict], optional): Initialisation. Defaults to Kaiming's by fan-out and ones for the
-            normalisations.
+        **kwargs: ``out_indices`` (defaults to -1, the last stage), ``in_channels`` (3), ``frozen_stages`` (-1, none),
+            ``norm_eval`` (False), ``norm_cfg`` (``dict(type='BN')``) and ``init_cfg``, as of
+            :class:`ResidualAttentionNet`.
 
     Raises:
         ValueError: If there is no network of this depth, or an index of a stage is out of range.
@@ -285,14 +293,9 @@ class CIFARWideResNet(_PreActNet):
         drop_rate: float = 0.3,
         attention: dict | Sequence[dict] | None = None,
         strides: Sequence[int] = (1, 2, 2),
-        out_indices: int | Sequence[int] = -1,
-        in_channels: int = 3,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        norm_cfg: dict = dict(type='BN'),
-        init_cfg: dict | list | None = INIT,
+        **kwargs,
     ) -> None:
-        super().__init__(in_channels, 16, out_indices, frozen_stages, norm_eval, init_cfg)
+        super().__init__(16, **kwargs)
         n = _blocks('CIFARWideResNet', depth, 6, 4)
         check_integers(widen_factor=widen_factor)
         check_each_stage(3, strides=strides)
@@ -300,15 +303,15 @@ class CIFARWideResNet(_PreActNet):
         channels = 16
         for i, name in enumerate(self.stages):
             width = 16 * widen_factor * 2**i
-            units = [WideUnit(channels, width, strides[i], drop_rate, norm_cfg)]
-            units += [WideUnit(width, width, 1, drop_rate, norm_cfg) for _ in range(n - 1)]
+            units = [WideUnit(channels, width, strides[i], drop_rate, self.norm_cfg)]
+            units += [WideUnit(width, width, 1, drop_rate, self.norm_cfg) for _ in range(n - 1)]
             for layer, blocks, fields in resolve_attention(attention, (n, n, n)):
                 for index in blocks[i]:
                     units[index].add_attention(layer, **fields)
             self.add_module(name, nn.Sequential(*units))
             channels = width
             if i == 2:
-                self.norm = norm_relu(norm_cfg, width)
+                self.norm = norm_relu(self.norm_cfg, width)
         self._freeze_stages()
 
 
@@ -323,15 +326,9 @@ class CIFARDenseNet(_PreActNet):
         depth (int): ``6n + 4``. Defaults to 100.
         growth_rate (int): Channels that each layer adds, k. Defaults to 12.
         drop_rate (float): Dropout after each layer, in [0, 1]. Defaults to 0.
-        out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0; negative ones count from the end.
-            Nothing is built past the last of them. Defaults to -1.
-        in_channels (int): Channels of the image. Defaults to 3.
-        frozen_stages (int): Stages that are not trained: 0 freezes the stem, 1 also the first stage, and so on; -1
-            freezes nothing. Defaults to -1.
-        norm_eval (bool): Whether BatchNorm layers stay in evaluation mode in training. Defaults to False.
-        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
-        init_cfg (dict | list[dict], optional): Initialisation. Defaults to Kaiming's by fan-out and ones for the
-            normalisations.
+        **kwargs: ``out_indices`` (defaults to -1, the last stage), ``in_channels`` (3), ``frozen_stages`` (-1, none),
+            ``norm_eval`` (False), ``norm_cfg`` (``dict(type='BN')``) and ``init_cfg``, as of
+            :class:`ResidualAttentionNet`.
 
     Raises:
         ValueError: If there is no network of this depth, or an index of a stage is out of range.
@@ -344,26 +341,23 @@ class CIFARDenseNet(_PreActNet):
         depth: int = 100,
         growth_rate: int = 12,
         drop_rate: float = 0.0,
-        out_indices: int | Sequence[int] = -1,
-        in_channels: int = 3,
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
-        norm_cfg: dict = dict(type='BN'),
-        init_cfg: dict | list | None = INIT,
+        **kwargs,
     ) -> None:
         check_integers(growth_rate=growth_rate)
-        super().__init__(in_channels, 2 * growth_rate, out_indices, frozen_stages, norm_eval, init_cfg)
+        super().__init__(2 * growth_rate, **kwargs)
         n = _blocks('CIFARDenseNet', depth, 6, 4)
         self.min_size = 2 ** min(len(self.stages), 2)  # each transition halves and rounds down
         channels = 2 * growth_rate
         for i, name in enumerate(self.stages):
-            block = DenseBlock(n, channels, bn_size=4, growth_rate=growth_rate, norm_cfg=norm_cfg, drop_rate=drop_rate)
+            block = DenseBlock(
+                n, channels, bn_size=4, growth_rate=growth_rate, norm_cfg=self.norm_cfg, drop_rate=drop_rate
+            )
             channels += n * growth_rate
             if i == 2:
                 self.stage3 = block
-                self.norm = norm_relu(norm_cfg, channels)
+                self.norm = norm_relu(self.norm_cfg, channels)
             else:
-                transition = DenseTransition(channels, channels // 2, norm_cfg)
+                transition = DenseTransition(channels, channels // 2, self.norm_cfg)
                 self.add_module(name, nn.Sequential(block, transition))
                 channels //= 2
         self._freeze_stages()
