@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.benchmark.utils.timer import timer
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -108,7 +107,7 @@ def count_multiply_adds(model: Callable, *args, **kwargs) -> int:
 
 
 def time_in_turns(
-    calls: Mapping[Hashable, Callable[[], object]], rounds: int, repeats: int = 1, clock: Callable[[], float] = timer
+    calls: Mapping[Hashable, Callable], rounds: int, repeats: int = 1, clock: Callable[[], float] | None = None
 ) -> dict[Hashable, list[float]]:
     """Time calls in turns, so that other work on the machine slows all of them alike.
 
@@ -116,11 +115,14 @@ def time_in_turns(
         calls (Mapping[Hashable, Callable]): What to time, by name.
         rounds (int): Rounds in which each has its turn, after one that warms up.
         repeats (int): Calls in a turn. Defaults to 1.
-        clock (Callable): Gives seconds. Defaults to PyTorch's timer, which waits for the accelerator.
+        clock (Callable, optional): Gives seconds. Defaults to PyTorch's timer, which waits for the accelerator.
 
     Returns:
         dict[Hashable, list[float]]: By name the seconds of each call.
     """
+    from torch.utils.benchmark.utils.timer import timer  # which takes a while to import
+
+    clock = clock or timer
     seconds = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name, call in calls.items():

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import torch
 
-from mmresattn.utils import seed_by
+from mmresattn.utils import seed_by, time_in_turns
 
 
 def draws():
@@ -31,3 +31,10 @@ def test_neighbouring_keys_give_independent_states():
     assert np.abs(sample.mean(0) - 0.5).max() < 4 * 12**-0.5 / 4000**0.5
     lagged = np.corrcoef(np.hstack([sample[1:], sample[:-1]]).T) - np.eye(6)
     assert np.abs(lagged).max() < 4 / 4000**0.5
+
+
+def test_calls_take_turns_after_a_round_that_warms_up():
+    order, ticks = [], iter(range(100))
+    calls = {'a': lambda: order.append('a'), 'b': lambda: order.append('b')}
+    assert time_in_turns(calls, rounds=2, repeats=2, clock=lambda: next(ticks)) == {'a': [1] * 4, 'b': [1] * 4}
+    assert ''.join(order) == 3 * 'aabb'

@@ -366,10 +366,10 @@ def _measure(
 
     steps = min(steps, math.prod(inputs.shape[2:]))
     found = {}
-    for name, one in maps.items():
-        found[name] = deletion_and_insertion(probability, inputs, one, steps, seed) if steps else {}
+    for name, attention in maps.items():
+        found[name] = deletion_and_insertion(probability, inputs, attention, steps, seed) if steps else {}
         if percentiles:
-            found[name]['road'] = road(logits, inputs, one, labels, percentiles, seed)
+            found[name]['road'] = road(logits, inputs, attention, labels, percentiles, seed)
     return found
 
 

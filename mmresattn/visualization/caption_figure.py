@@ -61,5 +61,7 @@ def _smooth(attention: Tensor | np.ndarray, shape: tuple[int, int]) -> np.ndarra
     resized = torch.as_tensor(resize_map(attention, shape)).float()
     cells = attention.shape[-2:]
     sigma = [max(side / count, 1e-3) for side, count in zip(reversed(shape), reversed(cells))]  # width first
-    kernel = [min(2 * math.ceil(2 * one) + 1, side - (side + 1) % 2) for one, side in zip(sigma, reversed(shape))]
+    kernel = [
+        min(2 * math.ceil(2 * deviation) + 1, side - (side + 1) % 2) for deviation, side in zip(sigma, reversed(shape))
+    ]
     return gaussian_blur(resized[None, None], kernel, sigma)[0, 0].cpu().numpy()

@@ -83,7 +83,7 @@ class ImageSources:
             raise ValueError('There are no images: the list is empty.')
         files = [os.path.abspath(source) for source in given if _is_file(source)]
         common = os.path.commonpath([os.path.dirname(file) for file in files]) if files else None
-        self._items = [item for i, one in enumerate(given) for item in _items(one, i, common)]
+        self._items = [item for i, source in enumerate(given) for item in _items(source, i, common)]
         self.total = sum(frames for _, _, frames in self._items)
         self.strict = strict or len(self._items) == 1
         self.skipped: dict[str, str] = {}

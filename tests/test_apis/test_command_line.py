@@ -14,7 +14,7 @@ from mmpretrain.evaluation import ConfusionMatrix
 from torch.utils.data import DataLoader
 
 from mmresattn.apis import build_runner
-from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.apis.command_line import ArgumentParser, markdown_table, run_tool
 from mmresattn.datasets import check_data
 from mmresattn.datasets.broken_images import BrokenImage, LoadCheckedImage
 from tests.conftest import ROOT
@@ -162,3 +162,9 @@ def test_every_tool_has_these_manners():
     for path in tools:
         text = path.read_text()
         assert 'run_tool(main)' in text and 'argparse.ArgumentParser(' not in text, path
+
+
+def test_a_table_in_markdown():
+    assert markdown_table(('net', 'error', 'note'), [('a', 1.5, ''), ('b', 20, 'x')], (0, 2)) == (
+        '| net | error | note |\n| --- | ---: | --- |\n| a | 1.5 |  |\n| b | 20 | x |\n'
+    )

@@ -6,11 +6,9 @@ python tools/visualization/vis_cam.py configs/resattn/attention56_digits.py \\
 
 import torch
 from mmengine.config import DictAction
-from rich.console import Console
-from rich.table import Table
 
 from mmresattn.apis import existing_indices, load_classifier
-from mmresattn.apis.command_line import ArgumentParser, run_tool
+from mmresattn.apis.command_line import ArgumentParser, print_table, run_tool
 from mmresattn.visualization import (
     CAM_METHODS,
     attention_figure,
@@ -49,12 +47,9 @@ def parse_args(argv=None):
 
 
 def print_layers(layers):
-    table = Table(title='Layers in the order in which they finish')
-    for name in ('layer', 'channels, height, width', ''):
-        table.add_column(name, overflow='fold')
-    for name, shape in layers.items():
-        table.add_row(name, ', '.join(map(str, shape)), 'default' if name == default_layer(layers) else '')
-    Console().print(table)
+    default = default_layer(layers)
+    rows = [(name, ', '.join(map(str, shape)), 'default' if name == default else '') for name, shape in layers.items()]
+    print_table('Layers in the order in which they finish', ('layer', 'channels, height, width', ''), rows)
 
 
 def target_label(target, prediction, classes):

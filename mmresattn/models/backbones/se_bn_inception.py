@@ -67,8 +67,8 @@ class InceptionModule(nn.Module):
         norm_cfg: dict = dict(type='BN'),
     ) -> None:
         super().__init__()
-        one, two, three, (self.pooling, projection) = row
-        self.stride = 2 if one is None else 1
+        pointwise, conv3, double_conv3, (self.pooling, projection) = row
+        self.stride = 2 if pointwise is None else 1
 
         def branch(widths: Sequence[int]) -> nn.Sequential:
             """A 1x1 convolution and 3x3 convolutions, of which the last has the stride."""
@@ -86,11 +86,11 @@ class InceptionModule(nn.Module):
                 )
             )
 
-        self.branch1 = None if one is None else branch([one])
-        self.branch2 = branch(two)
-        self.branch3 = branch(three)
+        self.branch1 = None if pointwise is None else branch([pointwise])
+        self.branch2 = branch(conv3)
+        self.branch3 = branch(double_conv3)
         self.branch4 = nn.Identity() if projection is None else branch([projection])
-        self.out_channels = (one or 0) + two[-1] + three[-1] + (projection or in_channels)
+        self.out_channels = (pointwise or 0) + conv3[-1] + double_conv3[-1] + (projection or in_channels)
         # Hidden widths of exactly C / ratio: MMPretrain's rounding to 8 would change all but those of 3a, 5a and 5b.
         self.se_layer = nn.Identity() if ratio is None else SqueezeExcitation(self.out_channels, None, ratio, divisor=1)
 
