@@ -372,7 +372,7 @@ def test_a_whole_download_that_was_not_yet_checked_is_used_and_a_wrong_one_is_no
     assert obtain(archive, tmp_path, 'page').read_bytes() == CONTENT
     (tmp_path / 'b.zip.part').write_bytes(bytes(4000))  # not the beginning of this file
     with pytest.raises(ValueError, match='MD5 checksum'):
-        obtain(dataclasses.replace(archive, name='b.zip'), tmp_path, 'page')
+        obtain(dataclasses.replace(archive, address=archive.address.replace('a.zip', 'b.zip')), tmp_path, 'page')
     assert not (tmp_path / 'b.zip.part').exists()
 
 
