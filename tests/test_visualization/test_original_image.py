@@ -43,7 +43,7 @@ def test_an_image_that_was_not_padded():
 
 def test_what_is_missing_is_said():
     with pytest.raises(ValueError, match='argument 2 is shorter'):
-        maps_on_images(torch.rand(2, 1, 4, 4), [sample()])
+        maps_on_images(torch.rand(2, 1, 4, 4), [sample(ori_shape=(4, 4), img_shape=(4, 4))])
     with pytest.raises(ValueError, match=r"ori_shape and img_shape; this one has \['ori_shape'\]"):
         maps_on_images(torch.rand(1, 1, 4, 4), [sample(ori_shape=(4, 4))])
 
