@@ -20,6 +20,8 @@ sys.path.insert(0, str(ROOT / 'tools'))
 
 import benchmark  # noqa: E402
 
+sys.path.pop(0)
+
 RESATTN = 'configs/resattn/attention{}_imagenet.py'
 CIFAR = 'configs/resattn/attention{}_cifar10.py'
 FAST = 'channels_last+compile'
