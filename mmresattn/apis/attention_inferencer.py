@@ -42,7 +42,7 @@ from ..visualization import (
     show_image,
     strongest_channels,
 )
-from .launch import build_model, load_trained
+from .launch import build_model, load_trained, read_config
 
 
 class AttentionInferencer(ImageClassificationInferencer):
@@ -365,7 +365,7 @@ def _build(model: str | Path | Config, pretrained: bool | str, options: dict) ->
         cfg = deepcopy(model)
         weights = cfg.get('load_from')
     elif Path(model).suffix == '.py':
-        cfg = Config.fromfile(model)
+        cfg = read_config(str(model), needs_data=False)
         weights = cfg.get('load_from')
     else:
         info = ModelHub.get(str(model))

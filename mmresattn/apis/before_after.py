@@ -6,13 +6,12 @@ from pathlib import Path
 
 import mmcv
 import numpy as np
-from mmengine.config import Config
 
-from ..compat import enable_for
 from ..models.classifiers import GatedClassifier
 from ..visualization import overlay, place_maps, record_samples, show_image
 from .attention_inferencer import AttentionInferencer
 from .classifier import load_data_set
+from .launch import read_config
 
 CHANGES = ('to_right', 'to_wrong')
 GREY = 128  # what a gate hides
@@ -38,8 +37,7 @@ def compare(
     Raises:
         ValueError: If the test images are not files.
     """
-    cfg = Config.fromfile(before[0])
-    enable_for(cfg)
+    cfg = read_config(before[0])
     dataset = load_data_set(cfg)
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
     if not all(info.get('img_path') for info in infos):

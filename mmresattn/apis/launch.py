@@ -6,6 +6,7 @@ import logging
 import os
 import os.path as osp
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -50,24 +51,30 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
 
 
-def read_config(file: str, options: dict | None = None) -> Config:
+def read_config(file: str, options: dict | None = None, needs_data: bool = True) -> Config:
     """Read a config for its own data.
 
     Args:
         file (str): Config file.
         options (dict, optional): Settings to change, ``{'model.head.num_classes': 5}``. ``data_root`` moves every data
             set that reads from the config's ``data_root``.
+        needs_data (bool): Whether the data must be there from which a config reads its classes. If not, those that are
+            written in it stay where the data is missing. Defaults to True.
 
     Returns:
-        Config: The config, with the number of classes of a :class:`~mmresattn.datasets.PhotoFolder`.
+        Config: The config, with the classes of its own data.
+
+    Raises:
+        FileNotFoundError: If the data is needed and missing.
     """
     cfg = Config.fromfile(file)
     options = options or {}
     if 'data_root' in options:
         _move_data(cfg, options['data_root'])
     cfg.merge_from_dict(options)
-    set_num_classes(cfg)
-    set_classes(cfg)
+    with nullcontext() if needs_data else suppress(FileNotFoundError):
+        set_num_classes(cfg)
+        set_classes(cfg)
     enable_for(cfg)
     return cfg
 

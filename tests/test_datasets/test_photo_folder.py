@@ -1,13 +1,15 @@
 import argparse
+import re
 
 import numpy as np
 import pytest
 from mmengine.registry import DATASETS
 from PIL import Image
 
-from mmresattn.apis import add_common_arguments, load_config
+from mmresattn.apis import add_common_arguments, load_config, read_config
 from mmresattn.datasets import KeepInMemory
 from tests.conftest import ROOT
+from tools.analysis_tools import get_flops
 
 CONFIG = ROOT / 'configs/photos/plain_efficientnet-lite0.py'
 
@@ -90,6 +92,20 @@ def test_number_of_classes_comes_from_the_folder_on_the_command_line(tmp_path):
     cfg = load_config(parser.parse_args([str(digits), '--cfg-options', f'data_root={tmp_path}']))
     assert cfg.train_dataloader.dataset.dataset.data_root == cfg.test_dataloader.dataset.data_root == str(tmp_path)
     assert cfg.model.head.num_classes == 10
+
+
+def test_tools_that_need_no_data_read_the_classes_where_there_are_some(tmp_path, capsys):
+    pytest.importorskip('timm')
+    missing = dict(data_root=str(tmp_path / 'missing'))
+    assert read_config(CONFIG, missing, needs_data=False).model.head.num_classes == 10  # as it is written
+    with pytest.raises(FileNotFoundError, match='missing'):
+        read_config(CONFIG, missing)
+    write(tmp_path / 'photos', dict(a=1, b=1, c=1))
+    counted = []
+    for folder in ('missing', 'photos'):
+        get_flops.main([str(CONFIG), '--shape', '64', '--cfg-options', f'data_root={tmp_path / folder}'])
+        counted.append(int(re.search(r'Parameters +([\d,]+)', capsys.readouterr().out)[1].replace(',', '')))
+    assert counted[0] - counted[1] == 7 * (1280 + 1)  # a row of the classifier per class
 
 
 def test_images_are_decoded_once_and_broken_ones_replaced(tmp_path):

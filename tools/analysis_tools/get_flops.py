@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config, DictAction
 from torch import nn
 
-from mmresattn.apis import build_model
+from mmresattn.apis import build_model, read_config
 from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.utils import count_multiply_adds, forward_images, input_channels, is_detector
 
@@ -59,8 +59,7 @@ def left_out(model: nn.Module) -> str:
 
 def main(argv=None):
     args = parse_args(argv)
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = read_config(args.config, args.cfg_options, needs_data=False)
     shape = args.shape or image_size(cfg)
     height, width = shape[0], shape[-1]
     model = build_model(cfg).eval().to('meta')  # shapes alone

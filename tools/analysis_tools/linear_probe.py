@@ -9,7 +9,7 @@ Attention (Jetley et al., arXiv:1804.02391) measures whether what was learnt on 
 
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import track
 from sklearn.linear_model import LogisticRegression
@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from mmresattn.apis import load_classifier
+from mmresattn.apis import load_classifier, read_config
 from mmresattn.apis.command_line import ArgumentParser, print_table, run_tool
 from mmresattn.evaluation.batches import first_images
 
@@ -59,8 +59,7 @@ def parse_args(argv=None):
 
 def load(args):
     """The network, and batches of the training and the test images of the other data set, both as tested there."""
-    data = Config.fromfile(args.data)
-    data.merge_from_dict(args.data_options or {})
+    data = read_config(args.data, args.data_options)
     options = dict(args.cfg_options or {})
     for name in ('train_dataloader', 'test_dataloader'):  # in place of the network's own data
         options[name] = {**data[name], '_delete_': True}

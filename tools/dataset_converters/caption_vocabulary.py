@@ -3,9 +3,10 @@
 python tools/dataset_converters/caption_vocabulary.py configs/captioning/sat-soft_vgg19_flickr8k.py
 """
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 
 import mmresattn  # noqa: F401
+from mmresattn.apis import read_config
 from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.datasets import KarpathyCaptions
 from mmresattn.models.captioners import Vocabulary
@@ -21,8 +22,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = read_config(args.config, args.cfg_options)
     path, size = cfg.model.get('vocabulary'), cfg.model.get('num_words')
     if not isinstance(path, str):
         raise ValueError(f'model.vocabulary of {args.config} is no file but the words themselves.')

@@ -287,16 +287,6 @@ def openvino_calls(file: Path, images: Tensor) -> dict:
     return calls
 
 
-def read(config: str, options: dict) -> Config:
-    """A config. Where the folder is missing from which it reads the classes, those that are written in it stay."""
-    try:
-        return read_config(config, options)
-    except FileNotFoundError:
-        cfg = Config.fromfile(config)
-        cfg.merge_from_dict(options)
-        return cfg
-
-
 def model_to_export(cfg: Config, checkpoint: str | None) -> BaseModel:
     """The model of a config in evaluation mode, for which no data is needed."""
     model = build_model(cfg, checkpoint)
@@ -353,7 +343,7 @@ def main(argv=None):
 
     checkpoint = None if args.checkpoint == 'none' else args.checkpoint
     options = args.cfg_options or {}
-    cfg = read(args.config, options)
+    cfg = read_config(args.config, options, needs_data=False)
     if cfg.get('default_scope') in ('mmdet', 'mmseg') and (args.images or args.speed or args.int8 == ''):
         raise ValueError(
             '--images, --speed and --int8 without a folder are for classifiers; a detector or segmenter takes '

@@ -9,10 +9,10 @@ python tools/visualization/vis_attention.py IMAGE ... --query 120 200    # self-
 python tools/visualization/vis_attention.py CONFIG CHECKPOINT --indices 3 50    # images of the test set, a row each
 """
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 
 import mmresattn  # noqa: F401
-from mmresattn.apis import AttentionInferencer, existing_indices, load_data_set
+from mmresattn.apis import AttentionInferencer, existing_indices, load_data_set, read_config
 from mmresattn.apis.command_line import ArgumentParser, print_table, run_tool
 from mmresattn.models.layers import attention_maps
 from mmresattn.visualization import (
@@ -96,8 +96,7 @@ def draw_test_images(inferencer, config, args):
 def main(argv=None):
     args = parse_args(argv)
     check_suffix(args.out)
-    config = Config.fromfile(args.config)
-    config.merge_from_dict(args.cfg_options or {})
+    config = read_config(args.config, args.cfg_options, needs_data=False)
     inferencer = AttentionInferencer(config, args.checkpoint, args.device, args.classes)
     if args.list_layers:
         return print_layers(inferencer.model)
