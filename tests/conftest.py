@@ -1,3 +1,4 @@
+import gc
 import multiprocessing
 import os
 import runpy
@@ -29,6 +30,12 @@ enable_operators()
 
 # MMEngine formats the config for its log, its file and every checkpoint: most of the time of a tiny training.
 config.FormatCode = lambda text, **style: (text, True)
+
+
+def pytest_collection_finish():
+    """MMEngine collects garbage after every read of a data set: not among the million objects of the modules."""
+    gc.freeze()
+    gc.enable()
 
 
 class WithoutBatchNorm(TorchFunctionMode):
@@ -156,6 +163,7 @@ class Script:
 
 
 def run_script(args, env, folder):
+    pytest_collection_finish()
     os.setsid()
     os.chdir(ROOT)
     multiprocessing.set_start_method('fork', force=True)

@@ -1,9 +1,12 @@
+import gc
+
 import pytest
 import torch
 from torch import distributed, multiprocessing
 
 
 def enter(rank, function, folder, processes, args):
+    gc.enable()
     torch.set_num_threads(1)
     store = f'file://{folder / "store"}'
     distributed.init_process_group('gloo', init_method=store, rank=rank, world_size=processes)

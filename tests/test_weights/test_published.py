@@ -52,14 +52,16 @@ def test_a_digit_gives_the_same_logits(name, accuracy, logits, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(('name', 'accuracy', 'logits'), PUBLISHED)
-def test_accuracy_is_the_stated_one(name, accuracy, logits, tmp_path):
+def test_accuracy_on_every_tenth_image_is_the_stated_one(name, accuracy, logits, tmp_path):
     data = Path(os.environ.get('MMRESATTN_DATA', 'data'))
     found = len(list((data / 'cifar10/test').glob('*/*')))
     if found != 10_000:
         pytest.skip(f'{data}/cifar10/test has {found} of 10,000 images; MMRESATTN_DATA names the folder of cifar10/')
     cfg = Config.fromfile(ROOT / f'configs/resattn/{name}.py')
     cfg.merge_from_dict(dict(work_dir=str(tmp_path), load_from=str(WEIGHTS / f'{name}.safetensors'), launcher='none'))
+    cfg.test_dataloader.dataset.indices = range(0, 10_000, 10)  # tools/test.py takes all, in ten times as long
     metrics = build_runner(cfg, ['test_dataloader']).test()
-    assert metrics['accuracy/top1'] == pytest.approx(accuracy, abs=0.03)  # another processor may flip an image or two
+    deviation = (accuracy * (100 - accuracy) / 1_000) ** 0.5  # of the accuracy on a thousand images
+    assert metrics['accuracy/top1'] == pytest.approx(accuracy, abs=3 * deviation)
     stated = re.search(rf'\[{name}\].*?\| ([\d.]+) % \| ([\d.]+) %', (WEIGHTS / 'README.md').read_text())
     assert float(stated[2]) == accuracy == pytest.approx(100 - float(stated[1]))
