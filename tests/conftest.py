@@ -7,12 +7,13 @@ import sys
 import tempfile
 import warnings
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from matplotlib.figure import Figure
-from mmengine.config import config
+from mmengine.config import config, utils
 from mmengine.utils import ManagerMixin
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -30,6 +31,8 @@ enable_operators()
 
 # MMEngine formats the config for its log, its file and every checkpoint: most of the time of a tiny training.
 config.FormatCode = lambda text, **style: (text, True)
+# It parses all metafiles of MMDetection or MMSegmentation for every file of theirs that a config inherits from.
+utils.load = cache(utils.load)
 
 
 def pytest_collection_finish():

@@ -34,11 +34,9 @@ def backbone_dicts(node):
     if isinstance(node, dict):
         if str(node.get('type')).split('.')[-1] in OURS:
             cfg = {key: value for key, value in node.items() if key not in WIDTHS}
-            if cfg['type'].endswith(
-                'ResidualAttentionNet'
-            ):  # without the third and later ones of the same modules and units
+            if cfg['type'].endswith('ResidualAttentionNet'):  # one of several modules and units that are the same
                 arch = asdict(resolve_arch(cfg.get('arch', 'attention56')))
-                cfg['arch'] = {**arch, **{key: [min(n, 2) for n in arch[key]] for key in ('modules', 'units_after')}}
+                cfg['arch'] = {**arch, **{key: [min(n, 1) for n in arch[key]] for key in ('modules', 'units_after')}}
             yield cfg
         else:
             yield from itertools.chain.from_iterable(map(backbone_dicts, node.values()))

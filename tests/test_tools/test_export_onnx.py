@@ -21,13 +21,15 @@ onnxruntime = pytest.importorskip('onnxruntime', reason='needs requirements/depl
 pytest.importorskip('onnxscript', reason='needs requirements/deployment.txt')
 load_onnx = pytest.importorskip('onnx').load
 
-RESNET = dict(depth=18, base_channels=8, stem_channels=8, num_stages=2, strides=(1, 2), dilations=(1, 1))
+ONE_STAGE = dict(depth=18, base_channels=8, stem_channels=8, num_stages=1, strides=(1,), dilations=(1,))
+RESNET = dict(ONE_STAGE, num_stages=2, strides=(1, 2), dilations=(1, 1))
 RAN = dict(
     type='ResidualAttentionNet',
-    arch=dict(base='attention56-cifar', channels=(16, 32, 32), modules=(0, 1, 0), units_after=(0, 0, 0)),
-)
+    arch=dict(base='attention56-cifar', channels=(16, 32), strides=(1, 2), modules=(0, 1), poolings=(1, 1),
+              units_after=(0, 0), t=1, bottom_units=1),
+)  # fmt: skip
 CIFAR = dict(type='CIFARResNet', depth=8, base_channels=8, stem_channels=8)
-AUGMENTED = dict(type='AttentionAugmentedConv', heads=2, upsilon=0.5, min_head_keys=4, size=4)
+AUGMENTED = dict(type='AttentionAugmentedConv', heads=2, upsilon=0.5, min_head_keys=4, size=8)
 PAN = dict(base='vgg-pan', stages=([8], [('max', 2), 16], [('max', 2), 16]), tail=[('max', 2), 16], global_channels=16)
 
 
@@ -36,8 +38,10 @@ def classifier(backbone, channels):
     return dict(type='ImageClassifier', backbone=backbone, neck=dict(type='GlobalAveragePooling'), head=head)
 
 
-def attending(*layers):
-    return classifier(dict(type='AttentionResNet', attention=layers, out_indices=-1, **RESNET), 16)
+def attending(*layers, resnet=ONE_STAGE):
+    return classifier(
+        dict(type='AttentionResNet', attention=layers, out_indices=-1, **resnet), 8 * resnet['num_stages']
+    )
 
 
 def branches(backbone, **kwargs):
@@ -54,15 +58,16 @@ FAMILIES = {
     'masks around a ResNet': classifier(
         dict(type='ResidualAttention', trunk=dict(type='ResNet', out_indices=(1,), **RESNET), poolings=(None, 1)), 16
     ),
-    'squeeze and excitation': attending(dict(type='SqueezeExcitation', ratio=4, stages=[(0,), (1,)])),
+    'squeeze and excitation': attending(dict(type='SqueezeExcitation', ratio=4, stages=[(0,)])),
     'squeeze and excitation, Inception': classifier(dict(type='SEBNInception', out_indices=0), 320),
     'augmented': attending(
-        dict(AUGMENTED, stages=[(), (0,)]),  # attends over the traced 4x4 as over any other size
-        dict(AUGMENTED, stages=[(), (1,)], pool=True),
+        dict(AUGMENTED, stages=[(0,)]),  # attends over the traced 8x8 as over any other size
+        dict(AUGMENTED, stages=[(1,)], pool=True),
     ),
     'non-local': attending(
         non_local(0, 0, use_scale=True), non_local(0, 1, mode='gaussian', sub_sample=True),
         non_local(1, 0, mode='dot_product', sub_sample=True, pool_first=True), non_local(1, 1, mode='concatenation'),
+        resnet=RESNET,
     ),
     'pay attention': dict(
         type='PayAttentionNetwork',
@@ -154,7 +159,7 @@ def test_every_family_by_tracing(tmp_path, family):
 
 
 def test_without_maps_softmax_attention_is_fused(tmp_path):
-    model, images = build(attending(non_local(1, 1))), torch.randn(2, 3, 32, 32)
+    model, images = build(attending(dict(type='NonLocalAttention', stages=[(1,)]))), torch.randn(2, 3, 32, 32)
     tool.export(model, images, tmp_path / 'model.onnx', [])
     compare(onnx(tmp_path / 'model.onnx'), model, [], UNTRACED)
 
@@ -276,6 +281,7 @@ def test_a_file_that_disagrees_gets_no_name(tiny, tmp_path, monkeypatch):
     def other_model(file):
         return lambda images: [np.full((len(images), 4), np.nan, 'float32')]
 
+    monkeypatch.setattr(tool, 'export', lambda model, images, file, *args: file.touch())
     monkeypatch.setattr(tool, 'onnx_call', other_model)
     files = [str(tiny / 'tiny.py'), str(tiny / 'tiny.safetensors'), str(tmp_path / 'a.onnx')]
     with pytest.raises(RuntimeError, match=r'differs from the model: logits of images \(2, 3, 32, 32\)'):

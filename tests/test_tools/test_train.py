@@ -1,15 +1,17 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import EMAHook, Hook
+from mmengine.registry import HOOKS
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mmresattn.apis import latest_checkpoint
-from tests.conftest import ROOT, Script, environment
+from tests.conftest import ROOT, Script
 from tools import train as train_tool
 
 # Everything random that training knows: shuffling, augmentation in two workers, mixup in the main process.
@@ -118,15 +120,10 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path):
     assert latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_9.pth')
 
 
-DUMP = """
-import torch
-from mmengine.dist import get_rank
-from mmengine.hooks import EMAHook, Hook
-from mmengine.registry import HOOKS
+@HOOKS.register_module(force=True)  # pytest may import a file twice
+class DumpOfTest(Hook):
+    """Saves the weights of every process and how many images it has had."""
 
-
-@HOOKS.register_module()
-class DumpWeights(Hook):
     priority = 'LOWEST'
 
     def before_train_iter(self, runner, batch_idx, data_batch):
@@ -136,36 +133,26 @@ class DumpWeights(Hook):
         ema = next(hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook))
         state = {'model': runner.model.module.state_dict(), 'ema': ema.state_dict(), 'seen': self.seen}
         torch.save(state, f'{runner.work_dir}/rank{get_rank()}.pth')
-"""
 
 
-def torchrun(tmp_path, *args):
-    """tools/train.py in two processes."""
-    done = subprocess.run(
-        [
-            *(sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'tools/train.py'),
-            *('--launcher', 'pytorch', *map(str, args)),
-        ],
-        cwd=ROOT,
-        env=environment(PYTHONPATH=f'{ROOT}:{tmp_path}'),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return done.stdout + done.stderr
+def train(*args):
+    torch.set_num_threads(1)
+    train_tool.main(['--launcher', 'pytorch', *args])
 
 
-def test_two_processes_with_gloo_agree(tmp_path):
-    (tmp_path / 'dump_weights.py').write_text(DUMP)
+def test_two_processes_of_torchrun_agree(tmp_path):
+    """They are started as torchrun does, by gloo, but forked from the server of tests/conftest.py."""
     config = write(
         tmp_path,
         EPOCHS.replace('max_epochs=3, val_interval=3', 'max_epochs=1, val_interval=1')
-        + "custom_imports = dict(imports=['mmresattn', 'dump_weights'], allow_failed_imports=False)\n"
-        + "custom_hooks = [dict(type='ReplayHook'), dict(type='SyncSavedBuffersHook'), dict(type='DumpWeights'),\n"
+        + "custom_hooks = [dict(type='ReplayHook'), dict(type='SyncSavedBuffersHook'), dict(type='DumpOfTest'),\n"
         + "                dict(type='EMAHook', momentum=0.1, update_buffers=True)]\n",
     )
-    output = torchrun(tmp_path, config, '--work-dir', tmp_path / 'work')
-    assert 'accuracy/top1' in output
+    launch = LaunchConfig(1, 1, nproc_per_node=2, rdzv_backend='c10d', rdzv_endpoint='localhost:0',
+                          start_method='forkserver')  # fmt: skip
+    elastic_launch(launch, train)(str(config), '--work-dir', str(tmp_path / 'work'))
+    (log,) = (tmp_path / 'work').rglob('*.log')
+    assert 'accuracy/top1' in log.read_text()
     ranks = [torch.load(tmp_path / 'work' / f'rank{rank}.pth', weights_only=True) for rank in (0, 1)]
     assert [rank['seen'] for rank in ranks] == [160, 160]  # of 165 each: the last batch is dropped
     for kind in ('model', 'ema'):
