@@ -31,8 +31,9 @@ enable_operators()
 
 # MMEngine formats the config for its log, its file and every checkpoint: most of the time of a tiny training.
 config.FormatCode = lambda text, **style: (text, True)
-# It parses all metafiles of MMDetection or MMSegmentation for every file of theirs that a config inherits from.
-utils.load = cache(utils.load)
+# For every file of MMDetection or MMSegmentation that a config inherits from it parses all their metafiles and looks
+# through all installed packages.
+utils.load, config.is_installed = cache(utils.load), cache(config.is_installed)
 
 
 def pytest_collection_finish():

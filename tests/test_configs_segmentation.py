@@ -301,7 +301,7 @@ def test_segmenters_of_mmseg_work_beside_ours(base, options, tmp_path):
     assert found.pred_sem_seg.data.shape == (1, 64, 96)
 
 
-def test_attention_as_on_the_page(nuclei, tmp_path, monkeypatch, capsys):
+def test_attention_as_on_the_page(nuclei, tmp_path, monkeypatch, capsys, saved_figures):
     page = (ROOT / 'docs/segmentation.md').read_text()
     (snippet,) = re.findall(r'```python\n(.+?)```', page, re.S)
     monkeypatch.chdir(tmp_path)
@@ -312,7 +312,10 @@ def test_attention_as_on_the_page(nuclei, tmp_path, monkeypatch, capsys):
     weights = build(nuclei.model).state_dict()
     torch.save(dict(state_dict=weights, meta=metainfo), tmp_path / 'work_dirs' / name / 'iter_1200.pth')
     (tmp_path / 'nuclei.png').symlink_to(tmp_path / 'dsb2018/img_dir/val/0.png')
-    exec(snippet, {})
+    exec(snippet, names := {})
     printed = capsys.readouterr().out
     assert 'torch.Size([1, 80, 96])' in printed and 'backbone.stage1.attention1.map (64, 40, 48)' in printed
-    assert cv2.imread(str(tmp_path / 'attention.png')).std() > 1
+    panels = saved_figures['attention.png'].axes[1:4]  # after the classes
+    for panel, attention in zip(panels, names['result']['attention_on_image'].values(), strict=True):
+        image, laid_over = (shown.get_array() for shown in panel.images)
+        assert np.array_equal(image, cv2.imread('nuclei.png')[..., ::-1]) and np.allclose(laid_over, attention)

@@ -2,6 +2,7 @@ import importlib
 import re
 import runpy
 import textwrap
+from functools import cache
 from pathlib import Path
 
 import mmpretrain
@@ -31,7 +32,9 @@ def read(path):
 
 @pytest.fixture(scope='module')
 def script():
-    return runpy.run_path(str(ROOT / '.dev_scripts' / 'model_index.py'))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yaml, 'safe_load', cache(yaml.safe_load))  # it reads all metafiles for every page
+        yield runpy.run_path(str(ROOT / '.dev_scripts' / 'model_index.py'))
 
 
 def test_every_config_is_in_the_index_under_its_name():

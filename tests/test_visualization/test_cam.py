@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS, DefaultScope
-from PIL import Image
 from torch import nn
 
+from mmresattn.apis import load_classifier
 from mmresattn.models.layers import edit_attention
 from mmresattn.visualization import CAM_METHODS, cam_layers, class_activation_maps, default_layer
 from tests.conftest import ROOT
@@ -210,7 +210,7 @@ def test_methods(method, images, grad_cam):
     assert torch.equal(found, other) == (method in ('eigencam', 'fem'))  # those do not know of classes
 
 
-def test_tool_draws(tmp_path, capsys, monkeypatch, grad_cam):
+def test_tool_draws(tmp_path, capsys, monkeypatch, grad_cam, saved_figures):
     config = tmp_path / 'tiny.py'
     config.write_text(
         f"_base_ = '{ROOT}/configs/resattn/attention56_digits.py'\n"
@@ -225,7 +225,11 @@ def test_tool_draws(tmp_path, capsys, monkeypatch, grad_cam):
         [*files, str(tmp_path / 'cam.png'), '--indices', '0', '5', '--method', 'gradcam', 'layercam', '--target', '3']
     )
     assert 'gradcam.backbone.norm3, layercam.backbone.norm3, class: 3' in capsys.readouterr().out
-    assert np.asarray(Image.open(tmp_path / 'cam.png')).std() > 10
+    model, loader = load_classifier(*files)
+    shown = [axis.images[1].get_array() for axis in saved_figures['cam.png'].axes if len(axis.images) == 2]
+    inputs = [loader.dataset[index]['inputs'][None] for index in (0, 5)]
+    expected = [class_activation_maps(model, x, [3], method) for x in inputs for method in ('gradcam', 'layercam')]
+    np.testing.assert_allclose(np.stack(shown), torch.cat(expected), atol=1e-5)
     monkeypatch.setenv('COLUMNS', '100')
     vis_cam.main([*files, '--list-layers'])
     out = capsys.readouterr().out
