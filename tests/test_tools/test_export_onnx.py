@@ -29,7 +29,6 @@ RAN = dict(
               units_after=(0, 0), t=1, bottom_units=1),
 )  # fmt: skip
 CIFAR = dict(type='CIFARResNet', depth=8, base_channels=8, stem_channels=8)
-AUGMENTED = dict(type='AttentionAugmentedConv', heads=2, upsilon=0.5, min_head_keys=4, size=8)
 PAN = dict(base='vgg-pan', stages=([8], [('max', 2), 16], [('max', 2), 16]), tail=[('max', 2), 16], global_channels=16)
 
 
@@ -60,9 +59,9 @@ FAMILIES = {
     ),
     'squeeze and excitation': attending(dict(type='SqueezeExcitation', ratio=4, stages=[(0,)])),
     'squeeze and excitation, Inception': classifier(dict(type='SEBNInception', out_indices=0), 320),
+    # Attends over the traced 4x4, to which it pools, as over any other size.
     'augmented': attending(
-        dict(AUGMENTED, stages=[(0,)]),  # attends over the traced 8x8 as over any other size
-        dict(AUGMENTED, stages=[(1,)], pool=True),
+        dict(type='AttentionAugmentedConv', heads=2, upsilon=0.5, min_head_keys=4, size=4, pool=True, stages=[(1,)])
     ),
     'non-local': attending(
         non_local(0, 0, use_scale=True), non_local(0, 1, mode='gaussian', sub_sample=True),
