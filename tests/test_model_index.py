@@ -1,7 +1,6 @@
 import importlib
 import re
 import runpy
-import textwrap
 from functools import cache
 from pathlib import Path
 
@@ -234,25 +233,6 @@ def test_reloading_registers_nothing_twice():
     importlib.reload(model_index)
     importlib.reload(mmresattn)
     assert mmpretrain.list_models() == listed
-
-
-def test_import_comes_late_and_without_extras(python):
-    """After MMPretrain has read its own index, and without what MMPretrain can do without."""
-    code = """
-        import sys
-
-        extras = ('transformers', 'accelerate', 'open_clip', 'albumentations', 'pycocotools', 'pytorch_grad_cam')
-        sys.modules.update(dict.fromkeys(extras))
-        import mmpretrain
-
-        own = set(mmpretrain.list_models())
-        import mmresattn
-
-        assert set(mmpretrain.list_models()) > own
-        print(mmpretrain.list_models('attention92_imagenet'))
-    """
-    done = python('-c', textwrap.dedent(code))
-    assert "['attention92_imagenet'" in done.stdout, done.stderr
 
 
 def test_name_of_another_package_is_not_taken(monkeypatch):

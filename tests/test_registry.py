@@ -1,5 +1,3 @@
-import json
-
 import pytest
 from mmengine import registry as root
 from mmengine.registry import DefaultScope
@@ -41,22 +39,3 @@ def test_plain_names_resolve_from_the_scope_of_mmpretrain(name, key):
         assert node.get(key) is getattr(root, name).module_dict[key]
     assert getattr(root, name).module_dict[key].__name__ == key
     assert mmresattn.__version__
-
-
-def test_scoped_names_resolve_with_no_import(python):
-    """In a fresh process that imports MMEngine alone; from the root and from the scope of MMPretrain."""
-    code = (
-        'import json, sys; from mmengine import registry; from mmengine.registry import DefaultScope\n'
-        f'for name, key in {REGISTERED}:\n'
-        '    node = getattr(registry, name)\n'
-        '    part = node.get("mmresattn." + key)\n'
-        '    print(json.dumps([name, key, part.__name__]))\n'
-        'import mmpretrain.registry\n'
-        f'for name, key in {REGISTERED}:\n'
-        '    node = getattr(mmpretrain.registry, name, getattr(registry, name))\n'
-        '    assert node.get("mmresattn." + key).__name__ == key\n'
-    )
-    done = python('-c', code)
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('[')]
-    assert lines == [[name, key, key] for name, key in REGISTERED]

@@ -493,33 +493,6 @@ def test_targets_without_class_or_weight_are_refused():
 
 # MMDetection and MMSegmentation.
 
-ORDERS = {
-    'first': """
-        import sys, mmresattn.compat.operators_enabled
-        assert 'mmcv.ops' not in sys.modules  # costs nothing yet
-        import mmdet.models, mmseg.models
-        """,
-    'after MMPretrain': 'import mmpretrain.models, mmresattn.compat.operators_enabled, mmdet.apis, mmdet.evaluation',
-    'by a config, after the bare packages': """
-        import mmdet.utils, mmseg.registry
-        from mmdet.registry import MODELS
-        from mmengine.config import Config
-        from mmengine.registry import DefaultScope
-        Config.fromstring("custom_imports = dict(imports=['mmresattn.compat.operators_enabled'])", '.py')
-        with DefaultScope.overwrite_default_scope('mmdet'):
-            assert MODELS.get('MaskRCNN').__module__ == 'mmdet.models.detectors.mask_rcnn'
-        import mmseg.utils, mmseg.apis
-        """,
-}
-
-
-@pytest.mark.parametrize('order', ORDERS)
-def test_orders_of_import(python, order):
-    pytest.importorskip('mmdet')
-    pytest.importorskip('mmseg')
-    done = python('-c', inspect.cleandoc(ORDERS[order]))
-    assert not done.returncode, done.stderr
-
 
 def test_the_environment_is_logged():
     from mmcv.utils import collect_env
