@@ -64,7 +64,7 @@ FAMILIES = {
         dict(type='AttentionAugmentedConv', heads=2, upsilon=0.5, min_head_keys=4, size=4, pool=True, stages=[(1,)])
     ),
     'non-local': attending(
-        non_local(0, 0, use_scale=True), non_local(0, 1, mode='gaussian', sub_sample=True),
+        non_local(0, 1, mode='gaussian', sub_sample=True),  # for the embedded one see below
         non_local(1, 0, mode='dot_product', sub_sample=True, pool_first=True), non_local(1, 1, mode='concatenation'),
         resnet=RESNET,
     ),
@@ -158,7 +158,8 @@ def test_every_family_by_tracing(tmp_path, family):
 
 
 def test_without_maps_softmax_attention_is_fused(tmp_path):
-    model, images = build(attending(dict(type='NonLocalAttention', stages=[(1,)]))), torch.randn(2, 3, 32, 32)
+    model = build(attending(dict(type='NonLocalAttention', use_scale=True, stages=[(1,)])))
+    images = torch.randn(2, 3, 32, 32)
     tool.export(model, images, tmp_path / 'model.onnx', [])
     compare(onnx(tmp_path / 'model.onnx'), model, [], UNTRACED)
 
