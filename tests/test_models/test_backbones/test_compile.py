@@ -29,6 +29,8 @@ def one_stage(arch, cifar=False, **fields):
 # Tracing open sizes takes time by the layer: networks as small as their kind allows.
 SMALL_RESNET = dict(depth=18, num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,), stem_channels=8,
                     base_channels=8)  # fmt: skip
+SMALL_PAN = dict(base='vgg-pan', stages=('conv8', 'max2 conv8', 'max2 conv8'), tail='max2 conv8', global_channels=8,
+                 gates=(None, 'max4 conv8', None))  # fmt: skip
 SE_AND_NON_LOCAL = [dict(type='SqueezeExcitation', ratio=4, stages=(True, False)), NON_LOCAL]
 CASES = {
     'ResidualAttentionNet': [
@@ -53,7 +55,7 @@ CASES = {
         dict(depth=10, widen_factor=4),
     ],
     'CIFARDenseNet': [dict(depth=10, growth_rate=8)],
-    'PayAttentionNet': [dict(arch=arch) for arch in ('vgg-pan', 'vgg-att', 'resnet164-att')],
+    'PayAttentionNet': [dict(arch=arch) for arch in (SMALL_PAN, 'vgg-att', 'resnet164-att')],
 }
 if BACKEND == 'eager':
     CASES = {name: cases[:1] for name, cases in CASES.items()}
