@@ -13,11 +13,11 @@ model = dict(
     backbone=dict(
         arch=dict(
             stages=(
-                'conv64 conv64 conv128 conv128 conv256 conv256 conv256 max2',
-                'conv512 conv512 conv512 max2',
-                'conv512 conv512 conv512 max2',
+                [64, 64, 128, 128, 256, 256, 256, ('max', 2)],
+                [512, 512, 512, ('max', 2)],
+                [512, 512, 512, ('max', 2)],
             ),
-            tail='conv512 max2 conv512',
+            tail=[512, ('max', 2), 512],
         ),
     ),
 )

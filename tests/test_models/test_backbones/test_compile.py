@@ -29,8 +29,8 @@ def one_stage(arch, cifar=False, **fields):
 # Tracing open sizes takes time by the layer: networks as small as their kind allows.
 SMALL_RESNET = dict(depth=18, num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,), stem_channels=8,
                     base_channels=8)  # fmt: skip
-SMALL_PAN = dict(base='vgg-pan', stages=('conv8', 'max2 conv8', 'max2 conv8'), tail='max2 conv8', global_channels=8,
-                 gates=(None, 'max4 conv8', None))  # fmt: skip
+SMALL_PAN = dict(base='vgg-pan', stages=([8], [('max', 2), 8], [('max', 2), 8]), tail=[('max', 2), 8],
+                 global_channels=8, gates=(None, [('max', 4), 8], None))  # fmt: skip
 SE_AND_NON_LOCAL = [dict(type='SqueezeExcitation', ratio=4, stages=(True, False)), NON_LOCAL]
 CASES = {
     'ResidualAttentionNet': [
