@@ -65,6 +65,7 @@ def test_the_script_of_the_page_draws_the_map_without_pytorch(inferencer, tmp_pa
     assert np.abs(drawn - pixels * (0.2 + 0.8 * np.asarray(light))).max() < 8  # the maps differ by 0.02, see above
 
 
+@torch.no_grad()
 def test_accuracy_on_some_photographs_is_the_stated_one():
     data = Path(os.environ.get('MMRESATTN_DATA', 'data'), 'clothing')
     if len(list((data / 'test').glob('*/*.jpg'))) != 372:
