@@ -499,14 +499,14 @@ def branch_network(backbone, classes, several_tasks=False):
 
 
 NARROW = dict(stem_channels=8, base_channels=8)
-VGG = {f'conv{64 * 2**k}': f'conv{4 * 2**k}' for k in range(4)}
+VGG = {64: 4, 128: 8, 256: 16, 512: 32}  # channels
 
 
 def narrow_vgg(name):
     model = shipped(name)
     arch = model.backbone.arch
-    narrow = lambda plan: re.sub(r'conv\d+', lambda match: VGG[match[0]], plan)  # noqa: E731
-    arch.update(stages=[narrow(plan) for plan in arch.stages], tail=narrow(arch.tail), global_channels=32)
+    stages = [[VGG.get(layer, layer) for layer in layers] for layers in (*arch.stages, arch.tail)]
+    arch.update(stages=stages[:-1], tail=stages[-1], global_channels=32)
     model.head.num_classes = 7
     return model
 
