@@ -38,6 +38,16 @@ def work(tmp_path_factory):
     return work
 
 
+NETWORKS = dict(
+    plain=dict(
+        type='ImageClassifier',
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=2, in_channels=32),
+    ),
+    abn=dict(type='AttentionBranchNetwork', head=dict(type='AttentionBranchHead', num_classes=2)),
+)
+
+
 def test_trains_measures_and_resumes(work, monkeypatch, capsys):
     monkeypatch.setattr(correct_photos, 'EPOCHS', 1)
     monkeypatch.setenv('MMRESATTN_DATA', str(work))
@@ -49,12 +59,7 @@ def test_trains_measures_and_resumes(work, monkeypatch, capsys):
         return Config(
             dict(
                 default_scope='mmpretrain',
-                model=dict(
-                    type='ImageClassifier',
-                    backbone=dict(type='CIFARResNet', depth=8, base_channels=8),
-                    neck=dict(type='GlobalAveragePooling'),
-                    head=dict(type='LinearClsHead', num_classes=2, in_channels=32),
-                ),
+                model=NETWORKS[network] | dict(backbone=dict(type='CIFARResNet', depth=8, base_channels=8)),
                 data_preprocessor=dict(num_classes=2, mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True),
                 train_dataloader=dict(
                     batch_size=8,
@@ -63,6 +68,9 @@ def test_trains_measures_and_resumes(work, monkeypatch, capsys):
                     collate_fn=dict(type='default_collate'),
                     dataset=folder,
                 ),
+                test_dataloader=dict(batch_size=8, num_workers=0, dataset=folder | dict(split='test')),
+                test_cfg=dict(),
+                test_evaluator=dict(type='Accuracy'),
                 train_cfg=dict(by_epoch=True, max_epochs=epochs),
                 optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
                 default_hooks=dict(checkpoint=dict(type='WholeCheckpointHook')),
@@ -75,18 +83,20 @@ def test_trains_measures_and_resumes(work, monkeypatch, capsys):
     monkeypatch.setattr(ErasedAreaMasker.__init__, '__defaults__', (8, 2, 16, 3e-3))  # channels, steps
     page = work / 'page.md'
     page.write_text('before\n<!-- corrections -->\nold\n<!-- end -->\nafter\n')
-    args = (work, correct_photos.plan(['square'], ['gate'], [0], [100]), work / 'out.json', page)
+    args = (work, correct_photos.plan(['square'], ['gate', 'map_loss'], [0], [100]), work / 'out.json', page)
     correct_photos.run(*args)
     results = json.loads((work / 'out.json').read_text())
     tables = correct_photos.tables(results)
     assert tables in capsys.readouterr().out
     assert page.read_text() == f'before\n<!-- corrections -->\n{tables}<!-- end -->\nafter\n'
-    found = {(r['marker'], r['use'], r['count'], r['wrong_place']): r for r in results}
+    found = {(r['network'], r['marker'], r['use'], r['wrong_place']): r for r in results}
+    uses = ('before', 'nothing', 'gate')
     assert set(found) == {
-        *((marker, use, 100, False) for marker in ('square', 'clean') for use in ('before', 'nothing', 'gate')),
-        ('square', 'gate', 100, True),
+        *(('plain', marker, use, False) for marker in ('square', 'clean') for use in uses),
+        ('plain', 'square', 'gate', True),
+        *(('abn', 'square', use, False) for use in (*uses, 'map_loss')),
     }
-    seen = found['square', 'gate', 100, False]['seen']
+    seen = found['plain', 'square', 'gate', False]['seen']
     assert len(seen['test']['right']) == len(seen['test']['marker']) == 16
     assert 'marker' not in seen['clean_test']  # there is none
     right, wrong = (Corrections(work / f'corrections/square_0/gate_100{end}').by_image for end in ('', '_wrong'))

@@ -175,9 +175,10 @@ class GatedClassifier(WrappedClassifier):
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         """Fill the masker's first stages from a plain checkpoint, too."""
         plain = {
-            f'{prefix}masker.extractor.{name}': state_dict[f'{prefix}backbone.{name}']
+            f'{prefix}masker.extractor.{name}': state_dict[f'{prefix}{place}.{name}']
             for name in self.masker.extractor.state_dict()
-            if f'{prefix}backbone.{name}' in state_dict
+            for place in ('backbone', 'head.stage')  # the last stage of an Attention Branch Network is in its head
+            if f'{prefix}{place}.{name}' in state_dict
         }
         super()._load_from_state_dict(state_dict, prefix, *args)
         state_dict.update(plain)
