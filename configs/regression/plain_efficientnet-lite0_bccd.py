@@ -23,7 +23,7 @@ model = dict(
         std=4.1,
     ),
 )
-epochs = 8
+epochs = 20
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.04, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', T_max=epochs - 1, begin=1, end=epochs, eta_min=1e-6, convert_to_iter_based=True),

@@ -135,7 +135,8 @@ class MapTransform(BaseTransform):
             dict | None: The results of ``transforms`` with the moved maps, float32 tensors (H, W), under their keys;
             None if a step asks for another image.
         """
-        img, before = results['img'], dict(results)
+        img = results['img']
+        before = {key: value for key, value in results.items() if not key.startswith('gt_')}  # boxes move in place
         scale = np.iinfo(img.dtype).max if img.dtype.kind in 'iu' else 1.0
 
         restore = random_state()

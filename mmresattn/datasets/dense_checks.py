@@ -233,7 +233,7 @@ def _heads(model: dict) -> Iterator[tuple[str, dict]]:
         for part in value if isinstance(value, list | tuple) else [value]:
             if not isinstance(part, dict) or key in ('rpn_head', 'semantic_head'):
                 continue
-            if key.endswith('_head') and 'num_classes' in part and not part.get('class_agnostic'):
+            if key.endswith(('_head', 'branch')) and 'num_classes' in part and not part.get('class_agnostic'):
                 yield key, part
             yield from _heads(part)
 
