@@ -30,7 +30,8 @@ LINK = re.compile(r'\]\(\.\./(configs/[^)]+\.py)\)')  # of a page in docs/
 NUMBER = re.compile(r'(?<=^ )[\d.,]*\d')  # with which a cell begins
 COUNTED = {}  # what is built alike is counted once
 # The zoo's order; others follow.
-FAMILIES = 'resattn senet nonlocal aaconv pay_attention abn captioning compare photos detection segmentation'.split()
+FAMILIES = 'resattn senet nonlocal aaconv pay_attention abn captioning compare photos'.split()
+FAMILIES += 'detection detection_branch segmentation'.split()
 read = functools.cache(Config.fromfile)
 
 

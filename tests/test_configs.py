@@ -13,7 +13,7 @@ from tests.test_tools import test_mmpretrain_tools
 CONFIGS = sorted(  # of classifiers; the others have tests of their own
     path.relative_to(ROOT)
     for path in ROOT.glob('configs/[!_]*/**/*.py')
-    if not {'captioning', 'detection', 'segmentation'} & set(path.parts)
+    if not {'captioning', 'detection', 'detection_branch', 'segmentation'} & set(path.parts)
 )
 # Those that tests/test_model_index.py builds and counts.
 PARAMETERS = {
@@ -76,7 +76,7 @@ def nested(value):
 )
 def test_every_config_keeps_every_promise(path):
     """What README.md and docs/failures.md say of all trainings."""
-    if missing := {'detection': 'mmdet', 'segmentation': 'mmseg'}.get(path.parent.name):
+    if missing := {'detection': 'mmdet', 'detection_branch': 'mmdet', 'segmentation': 'mmseg'}.get(path.parent.name):
         pytest.importorskip(missing)
     cfg = read(path)
     hooks = {hook.type for hook in cfg.custom_hooks}

@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 CONFIGS = {path.stem: path.relative_to(ROOT) for path in ROOT.glob('configs/[!_]*/**/*.py')}
 METAFILES = sorted(ROOT.glob('configs/*/metafile.yml'))
 MODELS = [(file, model) for file in METAFILES for model in yaml.safe_load(file.read_text())['Models']]
-NEEDS = dict(detection='mmdet', segmentation='mmseg')
+NEEDS = dict(detection='mmdet', detection_branch='mmdet', segmentation='mmseg')
 
 
 def read(path):

@@ -7,8 +7,8 @@ From left to right::
     image -> backbone -> neck -> P_l               |
                                  +--> (1 + M_l) P_l  (or M_l P_l) -> the detector's own heads and losses
 
-The authors have published their branch for classifiers. Here one branch, shared by the levels of the neck, says for each
-position which classes are there, and its supervision are the boxes or, without their places, the classes of an image.
+The authors have published their branch for classifiers. Here one branch, shared by the levels of the neck, predicts for
+each position which classes are there; it learns from the boxes, or from the classes of an image alone.
 """
 
 from collections.abc import Sequence
@@ -27,9 +27,7 @@ from torch import Tensor, nn
 from ..layers import AttentionMap
 
 
-def class_heat(
-    boxes: Tensor, labels: Tensor, num_classes: int, shape: Sequence[int], size: Sequence[int]
-) -> Tensor:
+def class_heat(boxes: Tensor, labels: Tensor, num_classes: int, shape: Sequence[int], size: Sequence[int]) -> Tensor:
     """Where the objects of each class are: the share of each position's area that one of its boxes covers.
 
     Args:
