@@ -1,6 +1,6 @@
 # BCCD blood cells with captions that a small grammar writes from their boxes:
 #     python tools/dataset_converters/blood_cells.py data/bccd
-# Images are seen as a whole, 256x192; flips exchange left and right in the caption.
+# Images are seen as a whole, 256x192; flips exchange left and right, upper and lower in the caption.
 data_root = '{{$MMRESATTN_DATA:data}}/bccd'
 image_scale = (256, 192)
 
@@ -8,7 +8,7 @@ load = [dict(type='LoadCheckedImage'), dict(type='Resize', scale=image_scale)]
 train_pipeline = [
     dict(type='ReplaySeed'),
     dict(type='KeepInMemory', transforms=load),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='FlipCaption'),
     dict(
         type='PackInputs',
