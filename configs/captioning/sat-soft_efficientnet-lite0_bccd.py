@@ -27,7 +27,7 @@ model = dict(
     penalty_weight=0.0,  # 14 words cannot look at 192 places once each
     max_words=16,
 )
-epochs = 240
+epochs = 120
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='Adam', lr=3e-3, weight_decay=1e-5),
@@ -36,7 +36,7 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=epochs, by_epoch=True, eta_min=1e-5, convert_to_iter_based=True)
 ]
-train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=240)
+train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=epochs)
 val_cfg = dict()
 test_cfg = dict()
 default_hooks = dict(logger=dict(interval=6), checkpoint=dict(interval=20, max_keep_ckpts=1))
