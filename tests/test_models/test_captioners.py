@@ -266,7 +266,7 @@ def test_hard_attention_draws_single_places_and_moves_its_baseline(images):
 
 @torch.no_grad()
 def test_edits_of_the_attention_change_what_is_told(images):
-    model = build(positions=True)
+    model = build(positions=1.0)
     assert model.decoder.score.in_features == 130
     corner = torch.zeros(1, 1, 4, 6)
     corner[..., 0, 0] = 1
@@ -288,12 +288,12 @@ def test_kept_features_are_those_of_the_backbone(images):
 
 @torch.no_grad()
 def test_annotations_are_normalised_and_know_their_places(images):
-    features = build(normalize=True, positions=True).extract(images)
+    features = build(normalize=True, positions=5.0).extract(images)
     plain = build().backbone(images)[-1]
     spread = plain.var(1, unbiased=False, keepdim=True).add(1e-5).sqrt()
     assert torch.allclose(features[:, :128], (plain - plain.mean(1, keepdim=True)) / spread, atol=1e-5)
-    assert torch.equal(features[0, 128, :, 3], torch.linspace(-1, 1, 4))  # rows
-    assert torch.equal(features[1, 129, 2], torch.linspace(-1, 1, 6))  # columns
+    assert torch.equal(features[0, 128, :, 3], 5 * torch.linspace(-1, 1, 4))  # rows
+    assert torch.equal(features[1, 129, 2], 5 * torch.linspace(-1, 1, 6))  # columns
 
 
 def test_vocabulary(tmp_path):
