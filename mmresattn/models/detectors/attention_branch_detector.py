@@ -52,7 +52,7 @@ def class_heat(boxes: Tensor, labels: Tensor, num_classes: int, shape: Sequence[
     return boxes.new_zeros(num_classes, *size).scatter_reduce(0, index, shares, 'amax')
 
 
-class Seen(NamedTuple):
+class BranchOutput(NamedTuple):
     """What the branch says of one level."""
 
     classes: Tensor  # N, K, h, w: logits of what is there
@@ -122,44 +122,44 @@ class DetectionBranch(BaseModule):
         self.maps = nn.ModuleList(AttentionMap('spatial') for _ in levels)
         self.map_loss = None if map_loss is None else MODELS.build(map_loss)
 
-    def forward(self, feats: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], list[Seen]]:
+    def forward(self, feats: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], list[BranchOutput]]:
         """Attend.
 
         Args:
             feats (Sequence[Tensor]): Levels (N, C, h, w) of the neck.
 
         Returns:
-            Tuple[Tuple[Tensor, ...], List[Seen]]: All levels, those of ``levels`` weighted; and what was seen on them.
+            Tuple[Tuple[Tensor, ...], List[BranchOutput]]: All levels, those of ``levels`` weighted; and what the branch says of them.
 
         Raises:
             ValueError: If the neck has no such level.
         """
         if max(self.levels) >= len(feats):
             raise ValueError(f'The neck has {len(feats)} levels; the branch asks for {self.levels}, counted from 0.')
-        attended, seen = list(feats), []
+        attended, outputs = list(feats), []
         for tap, level in zip(self.maps, self.levels):
             classes = self.class_maps(self.convs(feats[level]))
             attention = tap(classes.sigmoid().amax(1, keepdim=True))
             attended[level] = (self.residual + attention) * feats[level]
-            seen.append(Seen(classes, attention))
-        return tuple(attended), seen
+            outputs.append(BranchOutput(classes, attention))
+        return tuple(attended), outputs
 
-    def loss(self, seen: Sequence[Seen], data_samples: Sequence[BaseDataElement]) -> dict[str, Tensor]:
+    def loss(self, outputs: Sequence[BranchOutput], data_samples: Sequence[BaseDataElement]) -> dict[str, Tensor]:
         """Losses of the branch.
 
         Args:
-            seen (Sequence[Seen]): From :meth:`forward`.
+            outputs (Sequence[BranchOutput]): From :meth:`forward`.
             data_samples (Sequence[BaseDataElement]): With ``gt_instances`` (``bboxes`` and ``labels``) and
                 ``batch_input_shape``.
 
         Returns:
             Dict[str, Tensor]: ``loss_branch`` and, if there is one, ``loss_map``, means over the levels.
         """
-        per_level = [self._class_loss(level.classes, data_samples) for level in seen]
-        losses = dict(loss_branch=self.loss_weight * sum(per_level) / len(seen))
+        per_level = [self._class_loss(level.classes, data_samples) for level in outputs]
+        losses = dict(loss_branch=self.loss_weight * sum(per_level) / len(outputs))
         if self.map_loss is not None:
             padded = [_over_the_input(sample) for sample in data_samples]
-            losses['loss_map'] = sum(self.map_loss(level.attention, padded) for level in seen) / len(seen)
+            losses['loss_map'] = sum(self.map_loss(level.attention, padded) for level in outputs) / len(outputs)
         return losses
 
     def _class_loss(self, classes: Tensor, data_samples: Sequence[BaseDataElement]) -> Tensor:
@@ -199,21 +199,21 @@ class _WithBranch:
     def __init__(self, branch: dict, **kwargs) -> None:
         super().__init__(**kwargs)
         self.branch = MODELS.build({'type': 'DetectionBranch', **branch})
-        self._seen = None  # during a loss, by the branch
+        self._outputs = None  # during a loss, by the branch
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """The levels of the neck, weighted by the maps of the branch."""
-        feats, seen = self.branch(super().extract_feat(batch_inputs))
-        if self._seen is not None:
-            self._seen.append(seen)
+        feats, outputs = self.branch(super().extract_feat(batch_inputs))
+        if self._outputs is not None:
+            self._outputs.append(outputs)
         return feats
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence[BaseDataElement]) -> dict[str, Tensor]:
         """The detector's losses and those of the branch."""
-        self._seen = []
+        self._outputs = []
         losses = super().loss(batch_inputs, batch_data_samples)
-        (seen,), self._seen = self._seen, None
-        return losses | self.branch.loss(seen, batch_data_samples)
+        (outputs,), self._outputs = self._outputs, None
+        return losses | self.branch.loss(outputs, batch_data_samples)
 
 
 @cache
