@@ -25,11 +25,9 @@ from torch import Tensor
 
 from mmresattn.apis import build_runner, latest_checkpoint, training_config
 from mmresattn.apis.corrections import continued
-from mmresattn.datasets.correction_log import CorrectionLog
 from mmresattn.datasets.image_files import find_image_files
 from mmresattn.datasets.strokes import paint
 from mmresattn.editor import AttentionEditor
-from mmresattn.models.classifiers import AttentionBranchNetwork
 from mmresattn.models.layers import edit_attention, record_attention
 from mmresattn.weights import load_checkpoint, load_weights, read_checkpoint, write_whole
 
@@ -37,7 +35,7 @@ ROOT = Path(__file__).parent.parent
 SIZE = 128  # pixels of a side
 BEGIN, END = '<!-- corrections -->\n', '<!-- end -->'
 TIED = 0.95  # share of the training photographs whose marker has the colour of their class
-EPOCHS, MORE_EPOCHS = 3, 1
+EPOCHS, MORE_EPOCHS = 3, 2
 ANSWERS = ('right', 'at_once', 'edited')
 COLOURS = np.uint8(
     [
@@ -45,8 +43,6 @@ COLOURS = np.uint8(
         [145, 30, 180], [70, 240, 240], [240, 50, 230], [210, 245, 60], [170, 110, 40],
     ]
 )[:, ::-1]  # fmt: skip
-# Modules before the last downsampling, which keep the weights from ImageNet.
-EXTRACTOR = [f'backbone.timm_model.{name}' for name in ('conv_stem', 'bn1', *(f'blocks.{i}' for i in range(5)))]
 
 
 def square(rng: np.random.Generator) -> tuple[np.ndarray, list[dict]]:
@@ -132,9 +128,9 @@ def write(path: Path, photo: np.ndarray) -> None:
     cv2.imwrite(str(path), photo, [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
 
-def configure(photos: Path, epochs: int = EPOCHS, network: str = 'plain') -> Config:
-    """A config of configs/photos/ with a frozen extractor and without crops, which would cut the marker off."""
-    cfg = Config.fromfile(ROOT / f'configs/photos/{network}_efficientnet-lite0.py')
+def configure(photos: Path, epochs: int = EPOCHS) -> Config:
+    """The config of an Attention Branch Network in configs/photos/, without crops, which would cut the marker off."""
+    cfg = Config.fromfile(ROOT / 'configs/photos/abn_efficientnet-lite0.py')
     read, pack = dict(type='KeepInMemory', transforms=[dict(type='LoadCheckedImage')]), dict(type='PackInputs')
     flip = dict(type='RandomFlip', prob=0.5, direction='horizontal')
     pipelines = dict(train=[dict(type='ReplaySeed'), read, flip, pack], val=[read, pack], test=[read, pack])
@@ -142,7 +138,6 @@ def configure(photos: Path, epochs: int = EPOCHS, network: str = 'plain') -> Con
         cfg[f'{name}_dataloader'].dataset.update(data_root=str(photos), pipeline=pipeline)
     cfg.param_scheduler[1].update(T_max=epochs - 1, end=epochs)
     cfg.train_cfg.update(max_epochs=epochs)
-    cfg.custom_hooks.append(dict(type='FrozenModulesHook', modules=EXTRACTOR))
     cfg.launcher = 'none'
     return cfg
 
@@ -168,18 +163,17 @@ def train(cfg: Config, work_dir: Path, seed: int) -> BaseModel:
 
 
 def write_corrections(
-    folder: Path, photos: Path, count: int, seed: int, wrong_place: bool = False, abn: Path | None = None
+    folder: Path, checkpoint: Path, photos: Path, count: int, seed: int, wrong_place: bool = False
 ) -> Path:
-    """What a person paints who knows the marker, over photographs drawn from the training set.
+    """What a person erases in the editor who knows the marker, on photographs drawn from the training set.
 
     Args:
         folder (Path): Where to save the corrections.
+        checkpoint (Path): Of the network whose maps are corrected, beside its ``config.py``.
         photos (Path): Photographs, with the strokes over their markers.
         count (int): How many to correct.
         seed (int): Draws them.
         wrong_place (bool): Whether they get the strokes of other photographs. Defaults to False.
-        abn (Path, optional): Checkpoint of an Attention Branch Network, beside its config, whose maps are corrected.
-            Defaults to None: the strokes say which pixels to erase.
     """
     strokes = json.loads((photos / 'strokes.json').read_text())
     rng = np.random.default_rng([seed, 1])
@@ -191,16 +185,9 @@ def write_corrections(
                 pass
             strokes[name] = place
     shutil.rmtree(folder, ignore_errors=True)
-    if abn:
-        editor = AttentionEditor(abn.with_name('config.py'), abn, photos / 'train', folder)
-        for name in names:
-            editor.save(name, 'neck.map', paint(strokes[name], (SIZE, SIZE)), strokes[name])
-        return folder
-    log = CorrectionLog(folder)
+    editor = AttentionEditor(checkpoint.with_name('config.py'), checkpoint, photos / 'train', folder)
     for name in names:
-        value, opacity = np.moveaxis(paint(strokes[name], (SIZE, SIZE)), -1, 0)
-        kept = np.uint16(65535 * (1 - opacity * (1 - value)))
-        log.save(dict(image=name, layer='photo', strokes=strokes[name]), cv2.imencode('.png', kept)[1].tobytes())
+        editor.save(name, 'neck.map', paint(strokes[name], (SIZE, SIZE)), strokes[name])
     return folder
 
 
@@ -217,8 +204,8 @@ def look(model: BaseModel, folder: Path, clean: Path, before: BaseModel | None =
     Returns:
         dict: For each photograph, in order, ``right``: whether the answer is right. For a gate also ``at_once``: the
         same of ``before`` behind the gate; ``rest``: how much of the photograph is visible, in per cent, apart from
-        the marker; and where there is a marker, ``marker``: how much of it is visible. For an Attention Branch Network
-        ``edited``: whether the answer is right if the marker is erased from the map, as by a stroke in the editor.
+        the marker; and where there is a marker, ``marker``: how much of it is visible. Without a gate also ``edited``:
+        whether the answer is right if the marker is erased from the map, as by a stroke in the editor.
     """
     files = sorted(folder.glob('*/*'))
     classes = sorted(path.name for path in folder.iterdir())
@@ -230,10 +217,8 @@ def look(model: BaseModel, folder: Path, clean: Path, before: BaseModel | None =
         marker = (inputs != read(model, [clean / file.parent.name / file.name for file in part])).any(1, keepdim=True)
         if before is None:
             found['right'] += (model(inputs).argmax(1) == labels).tolist()
-            if isinstance(model, AttentionBranchNetwork):
-                erase = partial(erased_from, marker)
-                with edit_attention(model, {'neck.map': erase}):
-                    found['edited'] += (model(inputs).argmax(1) == labels).tolist()
+            with edit_attention(model, {'neck.map': partial(erased_from, marker)}):
+                found['edited'] += (model(inputs).argmax(1) == labels).tolist()
             continue
         with record_attention(model, ['shown']) as maps:
             gated = model.prepare(inputs)
@@ -285,7 +270,6 @@ class Run:
         use (str): ``'before'``, ``'nothing'``, or a key of ``USES``.
         count (int): Number of corrected photographs.
         wrong_place (bool): Whether they were corrected at a wrong place.
-        network (str): ``'plain'``, or ``'abn'``: an Attention Branch Network.
     """
 
     marker: str
@@ -293,18 +277,12 @@ class Run:
     use: str
     count: int = 100
     wrong_place: bool = False
-    network: str = 'plain'
-
-    @property
-    def group(self) -> str:
-        """Folder of all trainings that begin with the same network."""
-        return f'{self.marker}{"_abn" * (self.network == "abn")}_{self.seed}'
 
     @property
     def name(self) -> str:
         """Of its folder and of the file of its result."""
         corrected = '' if self.use in ('before', 'nothing') else f'_{self.count}{"_wrong" * self.wrong_place}'
-        return f'{self.group}/{self.use}{corrected}'
+        return f'{self.marker}_{self.seed}/{self.use}{corrected}'
 
     def result(self, work: Path) -> Path:
         """The file of its result."""
@@ -321,9 +299,9 @@ def measure(run: Run, work: Path) -> dict:
     clean = work / 'photos/clean'
     photos = clean if run.marker == 'clean' else marked
     start = time.process_time()
-    before = work / 'runs' / run.group / 'before'
+    before = work / 'runs' / f'{run.marker}_{run.seed}/before'
     checkpoint = before / f'epoch_{EPOCHS}.pth'
-    cfg = configure(photos, network=run.network)
+    cfg = configure(photos)
     if run.use == 'before':
         before.mkdir(parents=True, exist_ok=True)
         cfg.dump(before / 'config.py')
@@ -331,9 +309,9 @@ def measure(run: Run, work: Path) -> dict:
     elif run.use == 'nothing':
         model = train(continued(cfg, checkpoint, MORE_EPOCHS), work / 'runs' / run.name, run.seed)
     else:
-        abn = checkpoint if run.network == 'abn' else None
-        folder = write_corrections(work / 'corrections' / run.name, marked, run.count, run.seed, run.wrong_place, abn)
-        cfg = training_config(configure(marked, network=run.network), checkpoint, folder, run.use, MORE_EPOCHS)
+        folder = work / 'corrections' / run.name
+        write_corrections(folder, checkpoint, marked, run.count, run.seed, run.wrong_place)
+        cfg = training_config(configure(marked), checkpoint, folder, run.use, MORE_EPOCHS)
         if run.marker == 'clean':
             cfg = without_marker(cfg, photos, work / 'runs' / f'square_{run.seed}/gate_100', work / 'runs' / run.name)
         model = train(cfg, work / 'runs' / run.name, run.seed)
@@ -360,11 +338,7 @@ def plan(markers: Sequence[str], uses: Sequence[str], seeds: Sequence[int], coun
     for seed in seeds:
         for marker in markers:
             runs += [Run(marker, seed, use) for use in ('before', 'nothing')]
-            for use in uses:
-                if use != 'map_loss':
-                    runs += [Run(marker, seed, use, count) for count in (counts if use == 'gate' else (100,))]
-        if 'square' in markers and 'map_loss' in uses:
-            runs += [Run('square', seed, use, network='abn') for use in ('before', 'nothing', *uses)]
+            runs += [Run(marker, seed, use, count) for use in uses for count in (counts if use == 'gate' else (100,))]
         if 'square' in markers and 'gate' in uses:
             runs += [Run('square', seed, 'gate', wrong_place=True)]
             runs += [Run('clean', seed, use) for use in ('before', 'nothing', 'gate')]
@@ -377,13 +351,13 @@ def summary(results: list[dict]) -> list[dict]:
     The standard error of a gain over several seeds is that of their mean; over one it is that of the differences
     between the photographs.
     """
-    nothing = {(r['marker'], r['network'], r['seed']): r for r in results if r['use'] == 'nothing'}
+    nothing = {(r['marker'], r['seed']): r for r in results if r['use'] == 'nothing'}
     groups = defaultdict(list)
     for result in results:
-        groups[tuple(result[key] for key in ('marker', 'network', 'use', 'count', 'wrong_place'))].append(result)
+        groups[tuple(result[key] for key in ('marker', 'use', 'count', 'wrong_place'))].append(result)
     rows = []
-    for (marker, network, use, count, wrong_place), group in groups.items():
-        row = dict(marker=marker, network=network, use=use, count=count, wrong_place=wrong_place, seeds=len(group))
+    for (marker, use, count, wrong_place), group in groups.items():
+        row = dict(marker=marker, use=use, count=count, wrong_place=wrong_place, seeds=len(group))
         for split in group[0]['seen']:
             for key in group[0]['seen'][split]:
                 row[f'{split} {key}'] = float(np.mean([np.mean(values(r, split, key)) for r in group]))
@@ -392,7 +366,7 @@ def summary(results: list[dict]) -> list[dict]:
                     row[f'{split} marker in sight'] = float(np.mean(in_sight))
         for split in (*group[0]['seen'], 'val and test'):
             for key in {'right', 'at_once'} & set(group[0]['seen'].get(split, group[0]['seen']['test'])):
-                keys = [(marker, network, r['seed']) for r in group]
+                keys = [(marker, r['seed']) for r in group]
                 pairs = [(r, nothing[at]) for r, at in zip(group, keys) if at in nothing]
                 gains = [values(r, split, key) - values(other, split, 'right') for r, other in pairs]
                 means = [gain.mean() for gain in gains]
@@ -435,18 +409,17 @@ def tables(results: list[dict]) -> str:
     accuracy, gates, curve = [], [], []
     for row in rows:
         photos, training, gate = SETS[row['marker']], NAMES[row['use']], row['use'] == 'gate'
-        photos += ', ABN' * (row['network'] == 'abn')
         training += ', corrected at a wrong place' * row['wrong_place']
-        plain_gate = gate and row['network'] == 'plain' and not row['wrong_place']
-        if plain_gate and row['marker'] == 'square':
+        gate = gate and not row['wrong_place']
+        if gate and row['marker'] == 'square':
             curve.append([row['count'], gain(row)])
         if row['count'] != 100:
             continue
-        versions = {'at_once': f'{training}, not trained on', 'right': training} if plain_gate else {'right': training}
+        versions = {'at_once': f'{training}, not trained on', 'right': training} if gate else {'right': training}
         for key, text in versions.items():
             gains = [gain(row, f'{split} {key}') for split in ('test', 'val and test')]
             accuracy.append([photos, text, row['seeds'], f'{row[f"test {key}"]:.1f}', *gains])
-        if plain_gate and 'test marker' in row:
+        if gate and 'test marker' in row:
             visible = [f'{row[f"test {key}"]:.1f}' for key in ('marker', 'marker in sight', 'rest')]
             gates.append([photos, *visible, f'{row["clean_test rest"]:.1f}'])
     head = ['photographs', 'training', 'seeds', 'test, %', 'gain over "nothing", points', 'gain, val and test']
@@ -468,12 +441,12 @@ def turned(results: list[dict]) -> list[list]:
     Returns:
         list[list]: By training its name, the number of these answers, and how many of them it gives, in per cent.
     """
-    results = [result for result in results if result['network'] == 'abn']
-    before = {result['seed']: result for result in results if result['use'] == 'before'}
+    results = [result for result in results if result['marker'] != 'clean' and not result['wrong_place']]
+    before = {(r['marker'], r['seed']): r for r in results if r['use'] == 'before'}
     groups = defaultdict(list)
     for result in results:
-        if result['use'] != 'before' and result['seed'] in before:
-            start = before[result['seed']]
+        start = before.get((result['marker'], result['seed']))
+        if start and result['use'] != 'before' and result['count'] == 100:
             right, edited = (values(start, 'val and test', key) > 0 for key in ('right', 'edited'))
             groups[result['use']].append(values(result, 'val and test', 'right')[edited & ~right])
     rows = [(NAMES[use], np.concatenate(groups[use])) for use in NAMES if use in groups]
