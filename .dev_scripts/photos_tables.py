@@ -24,7 +24,8 @@ def accuracy(rows: list[dict]) -> str:
     for row in rows:
         name = f'[{row["config"]}](../configs/photos/{row["config"]}.py)'
         test = f'{row["test"]:.2f} %' if row['test'] else ''
-        cells.append((name, row['start'], row['epochs'], f'{row["val"]:.2f} %', test, f'{row["minutes"]:.1f} min'))
+        minutes = f'{row["minutes"]:.1f} min' if row['minutes'] else ''
+        cells.append((name, row['start'], row['epochs'], f'{row["val"]:.2f} %', test, minutes))
     return markdown_table(('network', 'starts from', 'epochs', 'val', 'test', 'processor time'), cells, (0, 1))
 
 

@@ -129,7 +129,8 @@ class DetectionBranch(BaseModule):
             feats (Sequence[Tensor]): Levels (N, C, h, w) of the neck.
 
         Returns:
-            Tuple[Tuple[Tensor, ...], List[BranchOutput]]: All levels, those of ``levels`` weighted; and what the branch says of them.
+            Tuple[Tuple[Tensor, ...], List[BranchOutput]]: All levels, those of ``levels`` weighted; and what the branch
+            says of these.
 
         Raises:
             ValueError: If the neck has no such level.
