@@ -1,4 +1,4 @@
-"""Draw docs/images/correction.png: a marker, its correction, and what a network looks at before and after the gate.
+"""Draw docs/images/correction.webp: a marker, its correction, and what a network looks at before and after the gate.
 
 python tools/correct_and_train.py photos --markers square --uses gate --seeds 0      # trains; about 20 minutes
 python .dev_scripts/draw_correction.py work_dirs/correct_and_train/photos
@@ -23,7 +23,7 @@ from mmresattn.apis import build_model, training_config  # noqa: E402
 from mmresattn.datasets import Corrections  # noqa: E402
 from mmresattn.models.classifiers import GatedClassifier  # noqa: E402
 from mmresattn.models.layers import record_attention  # noqa: E402
-from mmresattn.visualization import class_activation_maps, overlay, save_figure  # noqa: E402
+from mmresattn.visualization import class_activation_maps, overlay  # noqa: E402
 
 COLUMNS = 7
 RIGHT, WRONG = '#2f9e44', '#e03131'
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('work_dir', type=Path, help='of tools/correct_and_train.py photos')
     parser.add_argument('--marker', choices=correct_photos.MARKERS, default='square')
-    parser.add_argument('--out', type=Path, default=ROOT / 'docs/images/correction.png', help='picture to write')
+    parser.add_argument('--out', type=Path, default=ROOT / 'docs/images/correction.webp', help='picture to write')
     args = parser.parse_args()
     work, group = args.work_dir.resolve(), f'{args.marker}_0'
     photos, corrections = work / 'photos' / group, work / 'corrections' / group / 'gate_100'
@@ -59,7 +59,9 @@ def main() -> None:
     by_class = {Path(name).parent.name: c for name, c in sorted(Corrections(corrections).by_image.items())}
     for name, correction in list(by_class.items())[:COLUMNS]:
         photo = picture(photos / 'train' / correction.image)
-        erased = correction.areas(photo.shape[:2])[0][..., None]
+        erased = cv2.resize(correction.areas(photo.shape[:2])[0], photo.shape[1::-1], interpolation=cv2.INTER_AREA)[
+            ..., None
+        ]
         grey = np.full_like(photo, 128)
         add('painted over:\n7 of 100 training\nphotographs', np.uint8(photo * (1 - erased) + grey * erased), name)
 
@@ -85,7 +87,7 @@ def main() -> None:
         for axis, (image, text, colour) in zip(line, cells):
             axis.imshow(image)
             axis.set_title(text, fontsize=9, color=colour, pad=2)
-    save_figure(figure, args.out, 110)
+    figure.savefig(args.out, dpi=110, pil_kwargs=dict(quality=85))
     print(args.out)
 
 
