@@ -82,6 +82,8 @@ class BatchRandomErasing:
             raise ValueError(f'min_area_ratio {min_area_ratio} is above max_area_ratio {max_area_ratio}.')
         if len(aspect_range) != 2 or not 0 < aspect_range[0] <= aspect_range[1] < math.inf:
             raise ValueError(f'aspect_range is (smallest, largest), both above 0, not {aspect_range!r}.')
+        if not all(0 <= value <= 255 for value in fill_color):
+            raise ValueError(f'fill_color has a value from 0 to 255 per channel, not {fill_color!r}.')
         self.erase_prob = erase_prob
         self.area_ratios = (min_area_ratio, max_area_ratio)
         self.aspect_range = aspect_range

@@ -63,6 +63,8 @@ class AttentionVisualizationHook(Hook):
         reduction: str = 'strongest',
         seed: int = 0,
     ) -> None:
+        if interval < 1:
+            raise ValueError(f'interval is at least 1, not {interval}.')
         self.interval = interval
         self.by_epoch = by_epoch
         self.images = images

@@ -101,6 +101,7 @@ def test_shares_that_do_not_rise_from_0_are_refused(sizes):
         (BatchRandomErasing, dict(erase_prob=7), 'erase_prob'),
         (BatchRandomErasing, dict(max_area_ratio=2), 'max_area_ratio is from 0 to 1, not 2'),
         (BatchRandomErasing, dict(min_area_ratio=0.5), 'above max_area_ratio'),
+        (BatchRandomErasing, dict(fill_color=(300,)), 'fill_color'),
         (BatchRandomErasing, dict(aspect_range=(0, 1)), 'aspect_range'),
         (BatchRandomErasing, dict(aspect_range=(1,)), 'aspect_range'),
     ],

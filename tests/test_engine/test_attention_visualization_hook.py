@@ -178,6 +178,8 @@ def warnings(monkeypatch):
 
 
 def test_what_is_wrong_is_a_warning_before_training(tmp_path, warnings):
+    with pytest.raises(ValueError, match='interval is at least 1, not 0'):
+        AttentionVisualizationHook(interval=0)
     runner = build_runner(config(tmp_path), ['val_dataloader'])
     whole, loop = runner.model, runner.val_loop
     for hook, model, val_loop, message in [

@@ -177,6 +177,8 @@ def doubly_stochastic(alphas: Tensor, reduction: str = 'mean') -> Tensor:
     """
     squares = (1 - alphas.sum(1)).square()  # N, L
     over = dict(paper=squares.sum(1).mean(), code=squares.mean(1).sum(), mean=squares.mean())
+    if reduction not in over:
+        raise ValueError(f'reduction is one of {list(over)}, not {reduction!r}.')
     return over[reduction]
 
 

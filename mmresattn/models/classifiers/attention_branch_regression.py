@@ -51,6 +51,8 @@ class RegressionHead(LinearClsHead):
         **kwargs,
     ) -> None:
         super().__init__(num_classes, in_channels, loss=nn.Identity(), **kwargs)
+        if loss not in LOSSES:
+            raise ValueError(f'loss is one of {list(LOSSES)}, not {loss!r}.')
         self.loss_function = LOSSES[loss]
         self.register_buffer('mean', torch.as_tensor(mean, dtype=torch.float32).expand(num_classes).clone())
         self.register_buffer('std', torch.as_tensor(std, dtype=torch.float32).expand(num_classes).clone())

@@ -47,6 +47,8 @@ class MultiTaskAttentionBranchNeck(StageOfBackbone):
         init_cfg: dict | list | None = dict(type='Kaiming', layer='Conv2d', mode='fan_in', nonlinearity='linear'),
     ) -> None:
         super().__init__(init_cfg)
+        if pool not in POOLS:
+            raise ValueError(f'pool must be one of {list(POOLS)}, not {pool!r}.')
         self.stage = stage
         self.attention = nn.Conv2d(stage.out_channels, num_classes, 1, bias=False)
         self.pool = nn.Sequential(POOLS[pool](1), nn.Flatten())

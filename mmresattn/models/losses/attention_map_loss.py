@@ -50,6 +50,8 @@ class AttentionMapLoss(nn.Module):
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
+        if loss_weight < 0:
+            raise ValueError(f'loss_weight must be at least 0, got {loss_weight}.')
         self.loss_weight = loss_weight
 
     def forward(self, attention: Tensor, data_samples: list[DataSample]) -> Tensor:

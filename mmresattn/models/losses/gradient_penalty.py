@@ -24,6 +24,8 @@ class GradientPenalty(nn.Module):
 
     def __init__(self, loss_weight: float = 10.0) -> None:
         super().__init__()
+        if loss_weight < 0:
+            raise ValueError(f'loss_weight must be at least 0, got {loss_weight}.')
         self.loss_weight = loss_weight
 
     def forward(self, scores: Tensor, features: Tensor, data_samples: list[DataSample]) -> Tensor:

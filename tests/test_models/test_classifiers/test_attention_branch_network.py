@@ -298,6 +298,8 @@ def test_layer_depths_are_those_of_the_backbone():
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match='map_kernel_size must be odd.*got 2'):
         build(RESNET, neck=dict(map_kernel_size=2))
+    with pytest.raises(ValueError, match='loss_weight must be at least 0.*-1'):
+        build(RESNET, head=dict(map_loss=dict(type='AttentionMapLoss', loss_weight=-1)))
 
 
 def test_compiled_with_and_without_an_edit():

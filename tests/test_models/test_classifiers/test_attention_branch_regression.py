@@ -93,6 +93,8 @@ def test_the_plain_network_gives_values_too(images):
 
 
 def test_what_is_wrong_is_said():
+    with pytest.raises(ValueError, match="loss is one of .* not 'huber'"):
+        build('huber')
     with pytest.raises(ValueError, match='std is positive'):
         build(std=0.0)
 

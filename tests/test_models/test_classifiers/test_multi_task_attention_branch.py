@@ -167,5 +167,7 @@ def test_predictions_and_the_accuracy_of_each_task_and_of_all():
 
 
 def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="pool must be one of .*'max', 'avg'.*'sum'"):
+        build(pool='sum')
     with pytest.raises(ValueError, match='tasks must be 3 different names'):
         build(tasks=['Bald', 'Male', 'Male'])

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from mmengine.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -39,3 +40,5 @@ def test_penalty_and_its_gradient_are_those_of_the_formula():
 def test_without_corrections_there_is_no_penalty():
     x = torch.randn(2, 3, 4, 4, requires_grad=True)
     assert MODELS.build(dict(type='GradientPenalty'))(x.flatten(1), x, [sample(), sample()]) == 0
+    with pytest.raises(ValueError, match='at least 0'):
+        MODELS.build(dict(type='GradientPenalty', loss_weight=-1))
