@@ -171,6 +171,7 @@ def test_learns_the_brightness_of_images(folder):
             train_dataloader=loader | dict(sampler=dict(type='DefaultSampler', shuffle=True), dataset=dataset),
             val_dataloader=loader
             | dict(sampler=dict(type='DefaultSampler', shuffle=False), dataset=dataset | dict(test_mode=True)),
+            randomness=dict(seed=0),
             val_evaluator=dict(type='ValueMetric'),
             optim_wrapper=dict(optimizer=dict(type='AdamW', lr=3e-3)),
             train_cfg=dict(by_epoch=True, max_epochs=15, val_interval=15),
