@@ -4,10 +4,7 @@ python .dev_scripts/compare_tables.py            # says whether the page is what
 python .dev_scripts/compare_tables.py --write    # writes the tables
 """
 
-import argparse
 import json
-import re
-import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -17,13 +14,14 @@ import torch
 import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from page_tables import write_or_check
 
 import mmresattn  # noqa: F401
+from mmresattn.apis.command_line import markdown_table
 from mmresattn.models.layers import attention_maps
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / 'docs' / 'compare.md'
-BLOCK = r'(?s)(<!-- table: {} -->\n).*?(<!-- end -->)'
 PLAIN = 'wrn16-2_cifar10'
 PHOTOS = 'plain_efficientnet-lite0'
 
@@ -134,80 +132,58 @@ def accuracy(system: System) -> str:
     return '<br>'.join(f'{top1(own)} ({top1(plain)})' for own, plain in pairs if own and top1(own))
 
 
-def systems(results: dict, photos: dict) -> list[str]:
+def systems(results: dict, photos: dict) -> str:
     """One row for each system."""
-    lines = [
-        '| system | part | paper | maps | does its map lie on the evidence? | top 1 accuracy (plain) | '
-        'multiply-adds (plain) | per image (plain) | correctable |',
-        '| --- | --- | --- | --- | --- | --- | --- | --- | --- |',
-    ]
-    speeds = results['speed']
-    for one in SYSTEMS:
-        paper = read(f'configs/{one.family}/metafile.yml')['Collections'][0]['Paper'] if one.family else None
-        config = one.compare or one.photos or one.config.rpartition('/')[2]
+    header = (
+        'system', 'part', 'paper', 'maps', 'does its map lie on the evidence?', 'top 1 accuracy (plain)',
+        'multiply-adds (plain)', 'per image (plain)', 'correctable',
+    )  # fmt: skip
+    rows, speeds = [], results['speed']
+    for system in SYSTEMS:
+        paper = read(f'configs/{system.family}/metafile.yml')['Collections'][0]['Paper'] if system.family else None
+        config = system.compare or system.photos or system.config.rpartition('/')[2]
         kinds = maps(config) if config else Counter(pairwise=0)
-        plain = PLAIN if one.compare else PHOTOS
-        beside = one.compare or one.photos  # which have a plain network beside them
+        plain = PLAIN if system.compare else PHOTOS
+        beside = system.compare or system.photos  # which have a plain network beside them
         cost = f'{multiply_adds(beside)} ({multiply_adds(plain)})' if beside else ''
-        times = [1000 / speeds[name]['test'] for name in (one.compare, PLAIN) if name in speeds]
-        cells = [
-            f'[{one.name}]({one.page}.md)',
-            f'`{one.part}`' if one.family else one.part,
+        times = [1000 / speeds[name]['test'] for name in (system.compare, PLAIN) if name in speeds]
+        row = (
+            f'[{system.name}]({system.page}.md)',
+            f'`{system.part}`' if system.family else system.part,
             f'[arXiv:{paper["URL"].rpartition("/")[2]}]({paper["URL"]})' if paper else '',
             ', '.join(f'{number} {kind}' if number else kind for kind, number in kinds.items()),
-            evidence(one, results, photos),
-            accuracy(one),
+            evidence(system, results, photos),
+            accuracy(system),
             cost,
             f'{times[0]:.1f} ms ({times[1]:.1f} ms)' if len(times) == 2 else '',
             ', '.join(CORRECTED[kind] for kind in kinds),
-        ]
-        lines.append(f'| {" | ".join(cells)} |')
-    return lines
+        )
+        rows.append(row)
+    return markdown_table(header, rows, range(9))
 
 
-def faithfulness(results: dict, photos: dict) -> list[str]:
+def faithfulness(results: dict) -> str:
     """Measures of each map of configs/compare, with standard errors."""
-    lines = [
-        "| network | map | deletion | insertion | ROAD | Grad-CAM's | the centre's |",
-        '| --- | --- | ---: | ---: | ---: | ---: | ---: |',
-    ]
-    names = {one.compare: one.name for one in SYSTEMS}
-    last = None
+    header = ('network', 'map', 'deletion', 'insertion', 'ROAD', "Grad-CAM's", "the centre's")
+    names = {system.compare: system.name for system in SYSTEMS}
+    rows, last = [], None
     for row in results['faithfulness']:
         others = results['road_of_others'][row['config']] if row['config'] != last else {}
-        cells = [
+        cells = (
             names[row['config']] if row['config'] != last else '',
             row['map'],
             *(measured(row[name]) for name in ('deletion', 'insertion', 'road')),
             *(measured(others.get(name)) for name in ('gradcam', 'centre')),
-        ]
-        lines.append(f'| {" | ".join(cells)} |')
+        )
+        rows.append(cells)
         last = row['config']
-    return lines
+    return markdown_table(header, rows, (0, 1))
 
 
-TABLES = dict(systems=systems, faithfulness=faithfulness)
-
-
-def filled(page: str, results: dict, photos: dict) -> str:
-    """The page with its tables drawn up from the results of configs/compare and configs/photos."""
-    for name, table in TABLES.items():
-        text = '\n'.join(table(results, photos)) + '\n'
-        page = re.sub(BLOCK.format(name), lambda found, text=text: found[1] + text + found[2], page)
-    return page
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--write', action='store_true', help='write the tables')
-    args = parser.parse_args()
-    page = PAGE.read_text()
-    new = filled(page, read('configs/compare/results.json'), read('configs/photos/results.json'))
-    if args.write:
-        PAGE.write_text(new)
-    elif new != page:
-        sys.exit(f'{PAGE} differs from the results: run this script with --write.')
+def tables(results: dict, photos: dict) -> dict[str, str]:
+    """The tables of the page from the results of configs/compare and configs/photos."""
+    return dict(systems=systems(results, photos), faithfulness=faithfulness(results))
 
 
 if __name__ == '__main__':
-    main()
+    write_or_check(PAGE, tables(read('configs/compare/results.json'), read('configs/photos/results.json')), __doc__)

@@ -4,18 +4,16 @@ python .dev_scripts/photos_tables.py            # says whether the page is what 
 python .dev_scripts/photos_tables.py --write    # writes the tables
 """
 
-import argparse
 import json
-import re
-import sys
 from pathlib import Path
+
+from page_tables import write_or_check
 
 from mmresattn.apis.command_line import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / 'docs' / 'photos.md'
 RESULTS = ROOT / 'configs' / 'photos' / 'results.json'
-BLOCK = r'(?s)(<!-- table: {} -->\n).*?(<!-- end -->)'
 
 
 def accuracy(rows: list[dict]) -> str:
@@ -44,29 +42,12 @@ def faithfulness(rows: list[dict]) -> str:
     return markdown_table(('network', 'map', *(names[name] for name in measures)), cells, (0, 1))
 
 
+def tables(results: dict) -> dict[str, str]:
+    """All tables of the page that have results."""
+    return {name: table(results[name]) for name, table in TABLES.items() if results.get(name)}
+
+
 TABLES = dict(accuracy=accuracy, faithfulness=faithfulness)
 
-
-def filled(page: str, results: dict) -> str:
-    """The page with its tables drawn up from the results."""
-    for name, table in TABLES.items():
-        if results.get(name):
-            text = table(results[name])
-            page = re.sub(BLOCK.format(name), lambda found, text=text: found[1] + text + found[2], page)
-    return page
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--write', action='store_true', help='write the tables')
-    args = parser.parse_args()
-    page = PAGE.read_text()
-    new = filled(page, json.loads(RESULTS.read_text()))
-    if args.write:
-        PAGE.write_text(new)
-    elif new != page:
-        sys.exit(f'{PAGE} differs from {RESULTS}: run this script with --write.')
-
-
 if __name__ == '__main__':
-    main()
+    write_or_check(PAGE, tables(json.loads(RESULTS.read_text())), __doc__)

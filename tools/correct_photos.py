@@ -20,16 +20,17 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS
 from torch import Tensor
 
-from mmresattn.apis import build_runner, latest_checkpoint, training_config
+from mmresattn.apis import build_model, build_runner, latest_checkpoint, training_config
+from mmresattn.apis.command_line import markdown_table
 from mmresattn.apis.corrections import continued
 from mmresattn.datasets.image_files import find_image_files
 from mmresattn.datasets.strokes import paint
 from mmresattn.editor import AttentionEditor
 from mmresattn.models.layers import edit_attention, record_attention
-from mmresattn.weights import load_checkpoint, load_weights, read_checkpoint, write_whole
+from mmresattn.weights import load_weights, read_checkpoint, write_whole
+from mmresattn.weights.files import whole_folder
 
 ROOT = Path(__file__).parent.parent
 SIZE = 128  # pixels of a side
@@ -89,12 +90,9 @@ def draw_marker(photo: np.ndarray, opacity: np.ndarray, colour: int) -> np.ndarr
 
 def prepare(folder: Path, write_photos: Callable[[Path], None]) -> None:
     """Write photographs to a folder, all or none; nothing if it is there."""
-    if folder.exists():
-        return
-    unfinished = folder.with_name(f'{folder.name}.unfinished')
-    shutil.rmtree(unfinished, ignore_errors=True)
-    write_photos(unfinished)
-    unfinished.rename(folder)
+    if not folder.exists():
+        with whole_folder(folder) as part:
+            write_photos(part)
 
 
 def write_clean(source: Path, folder: Path) -> None:
@@ -152,9 +150,7 @@ def train(cfg: Config, work_dir: Path, seed: int) -> BaseModel:
     cfg.log_level = 'WARNING'
     checkpoint = work_dir / f'epoch_{cfg.train_cfg.max_epochs}.pth'
     if checkpoint.exists():
-        model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor, '_scope_': 'mmpretrain'})
-        load_checkpoint(model, checkpoint)
-        return model.eval()
+        return build_model(cfg, checkpoint).eval()
     if latest_checkpoint(str(work_dir)):
         cfg.resume, cfg.load_from = True, None
     runner = build_runner(cfg, ['train_dataloader'])
@@ -420,19 +416,16 @@ def tables(results: list[dict]) -> str:
             gains = [gain(row, f'{split} {key}') for split in ('test', 'val and test')]
             accuracy.append([photos, text, row['seeds'], f'{row[f"test {key}"]:.1f}', *gains])
         if gate and 'test marker' in row:
-            visible = [f'{row[f"test {key}"]:.1f}' for key in ('marker', 'marker in sight', 'rest')]
-            gates.append([photos, *visible, f'{row["clean_test rest"]:.1f}'])
+            shares = [f'{row[f"test {key}"]:.1f}' for key in ('marker', 'marker in sight', 'rest')]
+            gates.append([photos, *shares, f'{row["clean_test rest"]:.1f}'])
     head = ['photographs', 'training', 'seeds', 'test, %', 'gain over "nothing", points', 'gain, val and test']
-    lines = [
-        *table(head, accuracy, 2),
-        '',
-        *table(['gate for', 'marker', 'markers over a fifth', 'rest', 'photographs without a marker'], gates, 1),
-    ]
+    visible = ['gate for', 'marker', 'markers over a fifth', 'rest', 'photographs without a marker']
+    parts = [markdown_table(head, accuracy, (0, 1)), markdown_table(visible, gates)]
     if len(curve) > 1:
-        lines += ['', *table(['corrected photographs', 'gain, points'], curve, 0)]
+        parts.append(markdown_table(['corrected photographs', 'gain, points'], curve, ()))
     if kept := turned(results):
-        lines += ['', *table(['training', 'answers that the edit put right', 'right after training, %'], kept, 1)]
-    return '\n'.join([*lines, ''])
+        parts.append(markdown_table(['training', 'answers that the edit put right', 'right after training, %'], kept))
+    return '\n'.join(parts)
 
 
 def turned(results: list[dict]) -> list[list]:
@@ -453,12 +446,6 @@ def turned(results: list[dict]) -> list[list]:
     return [[name, answers.size, f'{answers.mean():.0f}'] for name, answers in rows if answers.size]
 
 
-def table(head: list[str], rows: list[list], texts: int) -> list[str]:
-    """Lines of a table in Markdown; the first columns are texts, the others numbers."""
-    lines = [head, ['---'] * texts + ['---:'] * (len(head) - texts), *rows]
-    return [f'| {" | ".join(map(str, line))} |' for line in lines]
-
-
 def run(work: Path, runs: Sequence[Run], out: Path | None = None, page: Path | None = None) -> None:
     """Train and measure, print the tables, and write what they are made from and the page with them.
 
@@ -472,9 +459,9 @@ def run(work: Path, runs: Sequence[Run], out: Path | None = None, page: Path | N
     for marker, seed in sorted({('square' if run.marker == 'clean' else run.marker, run.seed) for run in runs}):
         prepare(work / 'photos' / f'{marker}_{seed}', partial(write_marked, work / 'photos/clean', marker, seed))
     results = []
-    for one in runs:
-        results.append(measure(one, work))
-        print(f'{one.name}: {np.mean(values(results[-1], "val", "right")):.1f} % of val', flush=True)
+    for run in runs:
+        results.append(measure(run, work))
+        print(f'{run.name}: {np.mean(values(results[-1], "val", "right")):.1f} % of val', flush=True)
     if out:
         out.write_text('[\n' + ',\n'.join(json.dumps(result) for result in results) + '\n]\n')
     print(tables(results))
