@@ -398,7 +398,7 @@ document.addEventListener('keydown', (event) => {
   } else if (key === 'Escape') {
     board.cancel();
   }
-  const found = KEYS.find(([name]) => name === key);
+  const found = KEYS.find(([pressed]) => pressed === key);
   if (!found) return;
   event.preventDefault();
   found[2]();
@@ -479,12 +479,12 @@ async function main() {
   start = await get('start');
   wire();
   choose('brush');
-  at('layer').replaceChildren(...start.layers.map(({ name, title }) => new Option(title, name)));
+  at('layer').replaceChildren(...start.layers.map(({ name: path, title }) => new Option(title, path)));
   const chosen = localStorage.getItem('layer');
-  if (start.layers.some(({ name }) => name === chosen)) at('layer').value = chosen;
-  at('colours').replaceChildren(...Object.keys(start.colours).map((name) => new Option(name)));
-  at('why').replaceChildren(new Option('off', ''), ...start.classes.map((name, i) => new Option(name, i)));
-  at('names').replaceChildren(...start.names.map((name) => new Option(name)));
+  if (start.layers.some(({ name: path }) => path === chosen)) at('layer').value = chosen;
+  at('colours').replaceChildren(...Object.keys(start.colours).map((map) => new Option(map)));
+  at('why').replaceChildren(new Option('off', ''), ...start.classes.map((label, i) => new Option(label, i)));
+  at('names').replaceChildren(...start.names.map((file) => new Option(file)));
   colour();
   startTraining(start);
   images.start(start);
