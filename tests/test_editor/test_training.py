@@ -8,9 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
+from mmresattn.apis import training_config
 from mmresattn.apis.before_after import compare
 from mmresattn.editor import AttentionEditor, training
+from tools import attention_editor
 
 
 @pytest.fixture
@@ -21,6 +24,21 @@ def editor(project, tmp_path):
 
 def correct(editor):
     editor.save('bee/1.png', 'neck.map', np.eye(16, dtype=np.float32))
+
+
+def test_options_of_the_command_line_reach_the_training(project, tmp_path, monkeypatch):
+    """Its process reads the config again, from a file."""
+    server = pytest.importorskip('mmresattn.editor.server')
+    folder, config, checkpoint = project
+    served = []
+    monkeypatch.setattr(server, 'serve', lambda editor, *_: served.append(editor))
+    files = ['--config', config, '--checkpoint', checkpoint, '--images', folder / 'edit', '--out', tmp_path / 'out']
+    attention_editor.main([*map(str, files), '--device', 'cpu', '--cfg-options', 'train_dataloader.batch_size=5'])
+    (editor,) = served
+    correct(editor)
+    cfg = training_config(editor.config, editor.checkpoint_file, editor.out, 'augment')
+    assert cfg.train_dataloader.batch_size == 5 != Config.fromfile(config).train_dataloader.batch_size
+    assert editor.config.parent == tmp_path / 'out'
 
 
 SCRIPT = """
