@@ -1,6 +1,7 @@
 """Figures of attention maps."""
 
 import math
+import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -345,7 +346,7 @@ def mask_figure(image: np.ndarray, steps: Mapping[str, tuple[Tensor | np.ndarray
 
 def short_name(name: str) -> str:
     """A module's name as a label: without ``backbone.`` and ``.map``, which all have."""
-    return name.removeprefix('backbone.').replace('.map', '')
+    return re.sub(r'\.map\b', '', name.removeprefix('backbone.'))
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = 200) -> None:

@@ -19,8 +19,17 @@ from mmresattn.visualization import (
     spatial_maps,
     strongest_channels,
 )
+from mmresattn.visualization.attention_figure import short_name
 
 TINY = dict(base='attention56-cifar', channels=(8, 8, 8), modules=(1, 1, 1), poolings=(1, 1, 1), t=1, bottom_units=1)
+
+
+@pytest.mark.parametrize(
+    ('name', 'label'),
+    [('backbone.stage1.attention1.map', 'stage1.attention1'), ('branch.maps.0', 'branch.maps.0'), ('neck.map', 'neck')],
+)
+def test_labels_are_short(name, label):
+    assert short_name(name) == label
 
 
 def test_reductions():
