@@ -173,7 +173,11 @@ def zoo(page: Path) -> str:
             data, results = model['Metadata'], model['Results'] or []
             network = f'[{model["Name"]}](../{model["Config"]})'
             size = f'{data["Parameters"] / 1e6:.2f} M'
-            here = [f'{name} {value} %' for result in results for name, value in result['Metrics'].items()]
+            here = [
+                f'{name} {value}{"" if name == "MAE" else " %"}'
+                for result in results
+                for name, value in result['Metrics'].items()
+            ]
             here = [f'**measured here: {", ".join(here)}**'] if here else []
             here += [
                 f'[{name.lower()}]({model[name] if "://" in model[name] else "../" + model[name]})'
