@@ -49,7 +49,9 @@ def test_every_config_is_in_the_index_under_its_name():
 def test_numbers_and_tables_are_what_the_code_counts(metafile, script):
     """Else: python .dev_scripts/model_index.py --write"""
     pytest.importorskip(
-        {**NEEDS, 'photos': 'timm', 'captioning': 'timm', 'regression': 'timm'}.get(metafile.parent.name, 'mmpretrain')
+        {**NEEDS, **dict.fromkeys(('captioning', 'photos', 'regression', 'resattn'), 'timm')}.get(
+            metafile.parent.name, 'mmpretrain'
+        )
     )
     assert metafile.read_text() == script['counted'](metafile)
     assert metafile.with_name('README.md').read_text() == script['tabulated'](metafile)
