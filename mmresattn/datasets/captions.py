@@ -4,21 +4,23 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, TRANSFORMS
 
 
-def read_captions(file: str | Path, splits: Sequence[str]) -> list[dict]:
+def read_captions(file: str | Path, splits: Sequence[str], boxes: str | None = None) -> list[dict]:
     """The images of some splits with their captions.
 
     Args:
         file (str | Path): A JSON file such as ``dataset_flickr8k.json``: ``images``, each with ``filename``, ``split``,
             ``sentences`` (``raw``), and perhaps ``filepath`` (a folder) and ``imgid``.
         splits (Sequence[str]): Such as ``['train', 'restval']``.
+        boxes (str, optional): Under which name images have boxes (x1, y1, x2, y2). Defaults to None: they have none.
 
     Returns:
-        list[dict]: For each image ``image_id``, ``file`` and ``captions``, all non-empty.
+        list[dict]: For each image ``image_id``, ``file`` and ``captions``, all non-empty, and perhaps ``boxes``.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -37,6 +39,7 @@ def read_captions(file: str | Path, splits: Sequence[str]) -> list[dict]:
                 image_id=image.get('imgid', number),
                 file='/'.join(filter(None, (image.get('filepath'), image['filename']))),
                 captions=[sentence['raw'].strip() for sentence in image['sentences']],
+                **(dict(boxes=np.array(image[boxes], np.float32).reshape(-1, 4)) if boxes else {}),
             )
             for number, image in enumerate(images)
             if image['split'] in splits
@@ -44,7 +47,7 @@ def read_captions(file: str | Path, splits: Sequence[str]) -> list[dict]:
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f'{path} is not in the layout of Karpathy ({type(error).__name__}: {error}): expected images, each with '
-            'filename, split and sentences, and each sentence with raw.'
+            f'filename, split{", " + boxes if boxes else ""} and sentences, and each sentence with raw.'
         ) from error
     if not found:
         known = sorted({image['split'] for image in images})
@@ -64,10 +67,12 @@ class KarpathyCaptions(BaseDataset):
         split (str | Sequence[str]): One split or several.
         per_image (bool): Whether an item is an image, with the list of its captions, instead of a caption with its
             image. Defaults to ``test_mode``.
+        boxes (str, optional): Under which name the file's images have boxes, for ``gt_bboxes``. Defaults to None.
         **kwargs: Arguments of ``BaseDataset``: ``data_root``, ``data_prefix=dict(img_path=...)``, ``pipeline``,
             ``test_mode`` ...
 
-    Items have ``img_path``, ``image_id`` and ``gt_caption``, a string or with ``per_image`` a list of strings.
+    Items have ``img_path``, ``image_id`` and ``gt_caption``, a string or with ``per_image`` a list of strings; with
+    ``boxes`` also ``gt_bboxes`` (N, 4), which ``Resize`` and ``RandomFlip`` move along with the image.
     """
 
     def __init__(
@@ -75,20 +80,23 @@ class KarpathyCaptions(BaseDataset):
         ann_file: str,
         split: str | Sequence[str],
         per_image: bool | None = None,
+        boxes: str | None = None,
         test_mode: bool = False,
         **kwargs,
     ) -> None:
         self.splits = [split] if isinstance(split, str) else list(split)
         self.per_image = test_mode if per_image is None else per_image
+        self.boxes = boxes
         super().__init__(ann_file=ann_file, test_mode=test_mode, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """The items, in the order of the file."""
         items = []
-        for image in read_captions(self.ann_file, self.splits):
+        for image in read_captions(self.ann_file, self.splits, self.boxes):
+            more = dict(gt_bboxes=image['boxes']) if self.boxes else {}
             path = str(Path(self.data_prefix.get('img_path', ''), image['file']))
             for caption in [image['captions']] if self.per_image else image['captions']:
-                items.append(dict(img_path=path, image_id=image['image_id'], gt_caption=caption))
+                items.append(dict(img_path=path, image_id=image['image_id'], gt_caption=caption, **more))
         return items
 
     def captions(self) -> list[str]:

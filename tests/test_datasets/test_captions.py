@@ -1,7 +1,9 @@
 import json
 
+import cv2
+import numpy as np
 import pytest
-from mmengine.registry import TRANSFORMS
+from mmengine.registry import TRANSFORMS, DefaultScope
 
 from mmresattn.datasets import KarpathyCaptions, read_captions
 from mmresattn.datasets.box_captions import describe_cells, parts_of, place_of
@@ -33,6 +35,25 @@ def test_captions_to_train_on_and_images_to_test(file, tmp_path):
     assert items[0]['img_path'] == str(tmp_path / 'images/train2014/a.jpg')
     test = KarpathyCaptions(split='test', test_mode=True, **options)
     assert len(test) == 1 and test.get_data_info(0)['gt_caption'] == ['A bird', 'Two birds']
+
+
+def test_boxes_move_with_their_image(tmp_path):
+    assert cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((10, 20, 3), np.uint8))
+    entries = [entry('a.png', 'train', 'At the left', white=[[1, 2, 5, 8]]), entry('a.png', 'val', 'Nothing', white=[])]
+    (tmp_path / 'captions.json').write_text(json.dumps(dict(images=entries)))
+    pipeline = [
+        dict(type='KeepInMemory', transforms=[dict(type='LoadCheckedImage'), dict(type='Resize', scale=(40, 20))]),
+        dict(type='RandomFlip', prob=1.0, direction='horizontal'),
+    ]
+    for split, expected in (('train', [[30, 4, 38, 16]]), ('val', np.empty((0, 4)))):
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            data = KarpathyCaptions(
+                data_root=str(tmp_path), ann_file='captions.json', split=split, boxes='white', pipeline=pipeline
+            )
+            for _ in range(2):
+                assert np.array_equal(data[0]['gt_bboxes'], expected)
+    with pytest.raises(ValueError, match="KeyError: 'red'"):
+        read_captions(tmp_path / 'captions.json', ['train'], 'red')
 
 
 def test_what_is_wrong_with_a_file_is_said(file, tmp_path):

@@ -16,7 +16,13 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from mmresattn.apis import AttentionInferencer
-from mmresattn.models.captioners import AttendTellDecoder, Vocabulary, doubly_stochastic, hard_attention_loss
+from mmresattn.models.captioners import (
+    AttendTellDecoder,
+    Vocabulary,
+    doubly_stochastic,
+    hard_attention_loss,
+    share_in_boxes,
+)
 from mmresattn.models.layers import edit_attention, record_attention
 from mmresattn.weights import record
 
@@ -262,6 +268,34 @@ def test_hard_attention_draws_single_places_and_moves_its_baseline(images):
     assert model.baseline.item() == pytest.approx(expected, rel=1e-5)
     model.eval().sampling = 0.0
     assert torch.equal(model.tell(features, words)[1], model.tell(features, words)[2])  # the expectation
+
+
+def test_share_of_a_map_in_boxes_counted_in_pixels():
+    boxes = torch.tensor([[3.0, 2, 13, 9], [18, 0, 24, 16]])  # no location has parts of both
+    pixels = np.zeros((16, 24))
+    for x1, y1, x2, y2 in boxes.int().tolist():
+        pixels[y1:y2, x1:x2] = 1
+    counted = pixels.reshape(4, 4, 6, 4).mean((1, 3))
+    assert np.allclose(share_in_boxes(boxes, (16, 24), (4, 6)), counted)
+    assert share_in_boxes(boxes[[0, 0]], (16, 24), (4, 6)).equal(share_in_boxes(boxes[:1], (16, 24), (4, 6)))
+    assert share_in_boxes(boxes[:0], (16, 24), (4, 6)).equal(torch.zeros(4, 6))
+
+
+@pytest.mark.parametrize('attention', ['soft', 'hard'])
+def test_boxes_teach_the_map_of_a_word(images, attention):
+    model = build(attention=attention, boxed_word='white', boxes_weight=0.5, sampling=0.0).train()
+    samples = captioned('one white cell', 'white cell left', 'red white')
+    boxes = [[[4, 0, 12, 16]], [[0, 8, 24, 12], [0, 12, 8, 16]], []]
+    for sample, found in zip(samples, boxes):
+        sample.gt_bboxes = np.array(found, np.float32).reshape(-1, 4)
+    with record_attention(model) as maps:
+        losses = model(images, samples, mode='loss')
+    first, second = maps['word_maps'][0, 1], maps['word_maps'][1, 0]  # 4x6, of 4x4 pixels each
+    inside = first[:, 1:3].sum(), second[2].sum() + second[3, :2].sum()  # the last image has no box
+    expected = -0.5 * sum(math.log(value.item()) for value in inside) / 3
+    assert losses['loss_boxes'].item() == pytest.approx(expected, rel=1e-4)
+    losses['loss_boxes'].backward()
+    assert model.decoder.score.weight.grad.any()
 
 
 @torch.no_grad()

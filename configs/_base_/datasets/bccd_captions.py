@@ -1,6 +1,7 @@
 # BCCD blood cells with captions that a small grammar writes from their boxes:
 #     python tools/dataset_converters/blood_cells.py data/bccd
-# Images are seen as a whole, 256x192; flips exchange left and right, upper and lower in the caption.
+# Images are seen as a whole, 256x192; flips exchange left and right, upper and lower in the caption. Training images
+# bring the boxes of their white cells along, for models with boxed_word='white'.
 data_root = '{{$MMRESATTN_DATA:data}}/bccd'
 image_scale = (256, 192)
 
@@ -12,7 +13,7 @@ train_pipeline = [
     dict(type='FlipCaption'),
     dict(
         type='PackInputs',
-        algorithm_keys=['gt_caption'],
+        algorithm_keys=['gt_caption', 'gt_bboxes'],
         meta_keys=['image_id', 'img_path', 'flip', 'flip_direction'],
     ),
 ]
@@ -28,7 +29,7 @@ train_dataloader = dict(
     num_workers=0,
     drop_last=True,
     sampler=dict(type='ReplaySampler', shuffle=True),
-    dataset=dict(**dataset, split='train', pipeline=train_pipeline),
+    dataset=dict(**dataset, split='train', boxes='white', pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=29,

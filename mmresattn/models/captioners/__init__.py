@@ -1,4 +1,10 @@
-from .show_attend_tell import AttendTellDecoder, ShowAttendTell, doubly_stochastic, hard_attention_loss
+from .show_attend_tell import (
+    AttendTellDecoder,
+    ShowAttendTell,
+    doubly_stochastic,
+    hard_attention_loss,
+    share_in_boxes,
+)
 from .vocabulary import Vocabulary, words_of
 
 __all__ = [
@@ -7,5 +13,6 @@ __all__ = [
     'Vocabulary',
     'doubly_stochastic',
     'hard_attention_loss',
+    'share_in_boxes',
     'words_of',
 ]

@@ -205,6 +205,27 @@ def hard_attention_loss(
     return reward_weight * reward + entropy_weight * (alphas * log).sum()
 
 
+def share_in_boxes(boxes: Tensor, shape: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """How much of each location of a map lies in a box.
+
+    Args:
+        boxes (Tensor): Boxes x1, y1, x2, y2 in pixels (N, 4).
+        shape (Tuple[int, int]): Height and width of the image.
+        grid (Tuple[int, int]): Height and width of the map.
+
+    Returns:
+        Tensor: (h, w), from 0 to 1. Of several boxes at a location the one counts that covers most of it.
+    """
+    shares = []
+    for axis, size, count in ((1, shape[0], grid[0]), (0, shape[1], grid[1])):
+        side = size / count
+        start = side * torch.arange(count, device=boxes.device)
+        first, last = boxes[:, axis, None], boxes[:, axis + 2, None]
+        shares.append((last.minimum(start + side) - first.maximum(start)).clamp_min(0) / side)  # N, rows or columns
+    both = shares[0][:, :, None] * shares[1][:, None]
+    return both.amax(0) if len(boxes) else both.sum(0)
+
+
 @MODELS.register_module()
 class ShowAttendTell(BaseModel):
     """Captions with soft or hard attention, in the manner of MMPretrain's captioners.
@@ -239,6 +260,10 @@ class ShowAttendTell(BaseModel):
         sampling (float): In training with hard attention, probability that a batch is sampled; otherwise it takes the
             expectation, as soft attention does. Defaults to 0.5.
         baseline_momentum (float): How much of the baseline stays in each step. Defaults to 0.9.
+        boxed_word (str, optional): A word whose map learns from the ``gt_bboxes`` of the images: ``loss_boxes`` is
+            minus the logarithm of the attention within them. Not in the paper, where nobody says where to look.
+            Defaults to None.
+        boxes_weight (float): Of that loss. Defaults to 1.
         beam_size (int): Captions that are followed at once; 1 is the greedy search. Defaults to 3.
         max_words (int): After which a caption is cut off. Defaults to 30.
         data_preprocessor (dict, optional): Defaults to MMPretrain's ``MultiModalDataPreprocessor``.
@@ -265,6 +290,8 @@ class ShowAttendTell(BaseModel):
         entropy_weight: float = 0.002,
         sampling: float = 0.5,
         baseline_momentum: float = 0.9,
+        boxed_word: str | None = None,
+        boxes_weight: float = 1.0,
         beam_size: int = 3,
         max_words: int = 30,
         data_preprocessor: dict | None = None,
@@ -291,6 +318,7 @@ class ShowAttendTell(BaseModel):
         self.penalty_weight, self.penalty_reduction = penalty_weight, penalty_reduction
         self.reward_weight, self.entropy_weight = reward_weight, entropy_weight
         self.sampling, self.baseline_momentum = sampling, baseline_momentum
+        self.boxed_word, self.boxes_weight = boxed_word, boxes_weight
         self.beam_size, self.max_words = beam_size, max_words
         self.register_buffer('baseline', torch.zeros(()))  # of hard attention
         if freeze_backbone:
@@ -395,17 +423,18 @@ class ShowAttendTell(BaseModel):
 
         Args:
             images (Tensor): Images (N, 3, H, W).
-            data_samples (List[DataSample]): With ``gt_caption``.
+            data_samples (List[DataSample]): With ``gt_caption``, and with a boxed word ``gt_bboxes`` (N, 4).
 
         Returns:
             Dict[str, Tensor]: ``loss_words``, the negative log likelihood of a caption; ``loss_penalty`` of soft or
-            ``loss_choice`` of hard attention (whose gradient means something, and not its value); and ``accuracy``, the
-            share of words that are the likeliest ones.
+            ``loss_choice`` of hard attention (whose gradient means something, and not its value); perhaps
+            ``loss_boxes``; and ``accuracy``, the share of words that are the likeliest ones.
         """
         words, known = self.targets(data_samples, images.device)
         hard = self.attention == 'hard'
         sample = hard and bool(torch.rand(()) < self.sampling)
-        logits, alphas, chosen = self.tell(self.extract(images, data_samples), words, sample)
+        features = self.extract(images, data_samples)
+        logits, alphas, chosen = self.tell(features, words, sample)
         costs = F.cross_entropy(logits.transpose(1, 2), words, reduction='none') * known  # N, T
         losses = dict(loss_words=costs.sum(1).mean())
         alphas = alphas * known[..., None]
@@ -419,8 +448,29 @@ class ShowAttendTell(BaseModel):
                 self.baseline.lerp_(mean.to(self.baseline), 1 - self.baseline_momentum)
         else:
             losses['loss_penalty'] = self.penalty_weight * doubly_stochastic(alphas, self.penalty_reduction)
+        if self.boxed_word is not None:
+            shares = [
+                share_in_boxes(torch.as_tensor(sample.gt_bboxes).to(alphas), images.shape[2:], features.shape[2:])
+                for sample in data_samples
+            ]
+            losses['loss_boxes'] = self.boxes_weight * self.cost_of_boxes(alphas, words, torch.stack(shares).flatten(1))
         losses['accuracy'] = ((logits.argmax(2) == words) & known).sum() / known.sum()
         return losses
+
+    def cost_of_boxes(self, alphas: Tensor, words: Tensor, shares: Tensor) -> Tensor:
+        """What the maps of the boxed word cost.
+
+        Args:
+            alphas (Tensor): Attention of all words (N, T, L).
+            words (Tensor): Numbers of words (N, T).
+            shares (Tensor): By image how much of each location lies in a box (N, L); an image without boxes has zeros.
+
+        Returns:
+            Tensor: ``- sum log(sum_i share_ni alpha_nti) / N`` over the boxed words of images that have boxes.
+        """
+        taught = (words == self.vocabulary.encode(self.boxed_word)[0]) & shares.any(1, keepdim=True)  # N, T
+        inside = torch.einsum('ntl,nl->nt', alphas, shares)[taught]
+        return -inside.clamp_min(torch.finfo(inside.dtype).tiny).log().sum() / len(words)
 
     def predict(self, images: Tensor, data_samples: list[DataSample] | None = None) -> list[DataSample]:
         """Captions of images, with the attention of each word.
