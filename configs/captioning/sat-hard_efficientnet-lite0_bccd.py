@@ -1,5 +1,7 @@
 """Show, Attend and Tell with hard attention on blood cells: 3,535,955 parameters, the budget of the soft one.
 
+From captions alone it does not learn where to look; sat-hard-boxes does.
+
 Captions: python tools/dataset_converters/blood_cells.py data/bccd
 Needs timm, the weights and the metrics: pip install 'mmresattn[captioning]'
 
