@@ -17,7 +17,7 @@ from mmengine.model import BaseModel
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tools'))
 
-import correct_photos  # noqa: E402
+import correct_and_train  # noqa: E402
 
 from mmresattn.apis import build_model, training_config  # noqa: E402
 from mmresattn.datasets import Corrections  # noqa: E402
@@ -40,16 +40,16 @@ def picture(file: Path) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('work_dir', type=Path, help='of tools/correct_and_train.py photos')
-    parser.add_argument('--marker', choices=correct_photos.MARKERS, default='square')
+    parser.add_argument('--marker', choices=correct_and_train.MARKERS, default='square')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs/images/correction.webp', help='picture to write')
     args = parser.parse_args()
     work, group = args.work_dir.resolve(), f'{args.marker}_0'
     photos, corrections = work / 'photos' / group, work / 'corrections' / group / 'gate_100'
-    checkpoint = work / 'runs' / group / f'before/epoch_{correct_photos.EPOCHS}.pth'
-    cfg = correct_photos.configure(photos)
-    gated_cfg = training_config(cfg, checkpoint, corrections, 'gate', correct_photos.MORE_EPOCHS)
+    checkpoint = work / 'runs' / group / f'before/epoch_{correct_and_train.EPOCHS}.pth'
+    cfg = correct_and_train.configure(photos)
+    gated_cfg = training_config(cfg, checkpoint, corrections, 'gate', correct_and_train.MORE_EPOCHS)
     before = load(cfg, checkpoint)
-    after = load(gated_cfg, work / 'runs' / group / f'gate_100/epoch_{correct_photos.MORE_EPOCHS}.pth')
+    after = load(gated_cfg, work / 'runs' / group / f'gate_100/epoch_{correct_and_train.MORE_EPOCHS}.pth')
 
     rows: dict[str, list[tuple[np.ndarray, str, str]]] = {}
 
@@ -69,7 +69,7 @@ def main() -> None:
     classes = sorted(path.name for path in (photos / 'val').iterdir())
     for label, name in enumerate(classes):
         for file in sorted((photos / 'val' / name).glob('*')):
-            inputs = correct_photos.read(before, [file])
+            inputs = correct_and_train.read(before, [file])
             with torch.no_grad():
                 answers = [int(model(inputs).argmax(1)) for model in (before, after)]
             if answers[0] != label and answers[1] == label:
@@ -93,7 +93,7 @@ def main() -> None:
 
 def show(add, before: BaseModel, after: GatedClassifier, file: Path, answers: list[str], name: str) -> None:
     """A column: the photograph, and where each network looks for its answer."""
-    photo, inputs = picture(file), correct_photos.read(after, [file])
+    photo, inputs = picture(file), correct_and_train.read(after, [file])
     pixels = torch.from_numpy(cv2.imread(str(file))).permute(2, 0, 1)[None]
     add('held-out\nphotograph', photo, name, '#7d858c')
     add('before:\nwhere it looks', overlay(photo, class_activation_maps(before, pixels)[0]), answers[0], WRONG)

@@ -1,64 +1,131 @@
+"""Photographs with a shortcut: markers, strokes, the trainings and the tables of the page."""
+
 import json
 import re
-from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
-from sklearn.datasets import load_digits
+from mmengine.config import Config
 
+from mmresattn.datasets import Corrections
+from mmresattn.datasets.strokes import paint
+from mmresattn.models.classifiers import ErasedAreaMasker
 from tools import correct_and_train
 
-
-@pytest.fixture
-def cifar10(tmp_path, monkeypatch):
-    """Digits in the place and the size of CIFAR-10."""
-    images, labels = load_digits(return_X_y=True)
-    for i, (image, label) in enumerate(zip(images[:150], labels)):
-        file = tmp_path / 'data/cifar10' / ('train' if i < 100 else 'test') / str(label) / f'{i}.png'
-        file.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(file), cv2.resize(image.reshape(8, 8).astype(np.float32) * 15, (32, 32)))
-    monkeypatch.setenv('MMRESATTN_DATA', str(tmp_path / 'data'))
+DOCS = Path(__file__).parents[2] / 'docs'
 
 
-@pytest.mark.parametrize(
-    ('name', 'narrow'), [('digits', dict(base_channels=8)), ('cifar10', dict(depth=10, widen_factor=1))]
-)
-def test_one_network_goes_on_with_and_without_maps(name, narrow, cifar10, tmp_path, monkeypatch, capsys):
-    example = correct_and_train.EXAMPLES[name]
-    example = replace(example, backbone={**example.backbone, **narrow}, batch_size=16, epochs=1, epochs_on=1)
+@pytest.mark.parametrize('marker', correct_and_train.MARKERS)
+def test_strokes_cover_the_marker(marker):
+    for seed in range(5):
+        opacity, strokes = correct_and_train.MARKERS[marker](np.random.default_rng(seed))
+        value, painted = np.moveaxis(paint(strokes, opacity.shape), -1, 0)
+        painted = cv2.resize(painted * (1 - value), opacity.shape, interpolation=cv2.INTER_AREA) > 0.5
+        assert painted[opacity > 0].mean() > 0.98 and painted.mean() < 2 * (opacity > 0).mean()
 
-    def prepare(folder):
-        example.prepare(folder)
-        files = sorted(folder.glob('*/*/*'))
-        for file in set(files) - set(files[:: len(files) // 150]):
-            file.unlink()
 
-    monkeypatch.setitem(correct_and_train.EXAMPLES, name, replace(example, prepare=prepare))
-    args = [name, '--seeds', '3', '--work-dir', str(tmp_path / 'work')]
+@pytest.fixture(scope='module')
+def work(tmp_path_factory):
+    """Two classes of noise, a few photographs each, with squares."""
+    work, rng = tmp_path_factory.mktemp('work') / 'photos', np.random.default_rng(0)
+    for split in ('train', 'val', 'test'):
+        for label, level in (('dark', 100), ('light', 200)):
+            for i in range(8):
+                photo = rng.integers(0, level, (40, 60, 3), np.uint8)
+                correct_and_train.write(work / 'source' / split / label / f'{i}.png', photo)
+    return work
+
+
+def test_trains_measures_and_resumes(work, monkeypatch, capsys):
+    monkeypatch.setattr(correct_and_train, 'EPOCHS', 1)
+    monkeypatch.setenv('MMRESATTN_DATA', str(work))
+    (work / 'clothing').symlink_to(work / 'source')
+
+    def configure(photos, epochs=1):
+        read, pack = dict(type='KeepInMemory', transforms=[dict(type='LoadCheckedImage')]), dict(type='PackInputs')
+        folder = dict(type='PhotoFolder', data_root=str(photos), split='train', pipeline=[read, pack])
+        return Config(
+            dict(
+                default_scope='mmpretrain',
+                model=dict(
+                    type='AttentionBranchNetwork',
+                    backbone=dict(type='CIFARResNet', depth=8, base_channels=8),
+                    head=dict(type='AttentionBranchHead', num_classes=2),
+                ),
+                data_preprocessor=dict(num_classes=2, mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True),
+                train_dataloader=dict(
+                    batch_size=8,
+                    num_workers=0,
+                    sampler=dict(type='ReplaySampler'),
+                    collate_fn=dict(type='default_collate'),
+                    dataset=folder,
+                ),
+                test_dataloader=dict(batch_size=8, num_workers=0, dataset=folder | dict(split='test')),
+                test_cfg=dict(),
+                test_evaluator=dict(type='Accuracy'),
+                train_cfg=dict(by_epoch=True, max_epochs=epochs),
+                optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+                default_hooks=dict(checkpoint=dict(type='WholeCheckpointHook')),
+                custom_hooks=[],
+                launcher='none',
+            )
+        )
+
+    monkeypatch.setattr(correct_and_train, 'configure', configure)
+    monkeypatch.setattr(ErasedAreaMasker.__init__, '__defaults__', (8, 2, 16, 3e-3))  # channels, steps
+    page = work / 'page.md'
+    page.write_text('before\n<!-- corrections -->\nold\n<!-- end -->\nafter\n')
+    what = '--markers square --uses gate --seeds 0 --counts 100'.split()
+    args = ['photos', *what, '--work-dir', str(work.parent), '--json', str(work / 'out.json'), '--page', str(page)]
     correct_and_train.main(args)
-    table = capsys.readouterr().out.splitlines()[-6:]
+    results = json.loads((work / 'out.json').read_text())
+    tables = correct_and_train.tables(results)
+    assert tables in capsys.readouterr().out
+    assert page.read_text() == f'before\n<!-- corrections -->\n{tables}<!-- end -->\nafter\n'
+    found = {(r['marker'], r['use'], r['count'], r['wrong_place']): r for r in results}
+    assert set(found) == {
+        *((marker, use, 100, False) for marker in ('square', 'clean') for use in ('before', 'nothing', 'gate')),
+        ('square', 'gate', 100, True),
+    }
+    seen = found['square', 'gate', 100, False]['seen']
+    assert len(seen['test']['right']) == len(seen['test']['marker']) == 16
+    assert 'marker' not in seen['clean_test']  # there is none
+    right, wrong = (Corrections(work / f'corrections/square_0/gate_100{end}').by_image for end in ('', '_wrong'))
+    assert right.keys() == wrong.keys() and all(right[name].strokes != wrong[name].strokes for name in right)
 
-    images, run = tmp_path / 'work' / name / 'images', tmp_path / 'work' / name / 'weight1_seed3'
-    sets = {part: {file.name for file in images.glob(f'{part}/*/*')} for part in ('train', 'edit', 'test', 'both')}
-    assert sets['both'] == sets['train'] | sets['edit'] and not sets['train'] & sets['edit']
-    assert not sets['test'] & sets['both'] and min(map(len, sets.values())) > 7
-    result = json.loads((run / 'result.json').read_text())
-    maps = list((run / 'corrections/maps/neck.map').rglob('*.*'))
-    assert len(maps) == result['edited'] > result['mended'] and result['of'] == len(sets['edit'])
-    gain = result['corrected'] - result['control']
-    assert f'| 3 | {result["edited"]} of {result["of"]} |' in table[2]
-    assert float(re.search(r'against without: ([-+][\d.]+) points', table[-1])[1]) == pytest.approx(gain, abs=0.006)
+    monkeypatch.setattr(correct_and_train, 'train', None)  # what is done is read
+    correct_and_train.main([*args, '--measured'])
+    assert capsys.readouterr().out.endswith(tables + '\n')
 
-    before, control, corrected = (
-        torch.load(run / arm / 'epoch_1.pth', weights_only=True)['state_dict'] for arm in correct_and_train.ARMS
+
+def test_errors_of_gains():
+    """Over seeds that of the mean gain; of one seed that of the differences between photographs."""
+
+    def result(use, seed, right):
+        return dict(
+            marker='disc',
+            use=use,
+            seed=seed,
+            count=100,
+            wrong_place=False,
+            seen=dict(val=dict(right=right), test=dict(right=right)),
+        )
+
+    def row(results):
+        return next(row for row in correct_and_train.summary(results) if row['use'] == 'augment')
+
+    results = [result('nothing', 0, '0000'), result('augment', 0, '1101')]
+    one = row(results)
+    assert one['test right gain'] == 75 and one['test right error'] == pytest.approx(
+        100 * np.std([1, 1, 0, 1], ddof=1) / 2
     )
-    for key, value in before.items():  # the extractor is frozen; the maps change what follows
-        same = key.startswith('backbone.')
-        assert torch.equal(value, control[key]) == torch.equal(value, corrected[key]) == same
-    assert any(not torch.equal(control[key], corrected[key]) for key in before)
+    two = row([*results, result('nothing', 1, '1100'), result('augment', 1, '1110')])
+    assert two['test right gain'] == 50 and two['test right error'] == pytest.approx(25)
 
-    monkeypatch.setattr(correct_and_train, 'one_seed', None)  # what is done is read
-    correct_and_train.main(args)
-    assert capsys.readouterr().out.splitlines()[-6:] == table
+
+def test_tables_of_the_page_are_those_of_the_measurements():
+    results = json.loads((DOCS / 'corrections.json').read_text())
+    tables = re.search(r'<!-- corrections -->\n(.*)<!-- end -->', (DOCS / 'corrections.md').read_text(), re.S)[1]
+    assert tables.strip() == correct_and_train.tables(results).strip()
