@@ -403,13 +403,11 @@ def tables(results: list[dict]) -> str:
         known = row['use'] != 'nothing' and f'{key} gain' in row
         return f'{row[f"{key} gain"]:+.1f} ± {row[f"{key} error"]:.1f}' if known else ''
 
-    accuracy, gates, curve = [], [], []
+    accuracy, gates = [], []
     for row in rows:
         photos, training, gate = SETS[row['marker']], NAMES[row['use']], row['use'] == 'gate'
         training += ', corrected at a wrong place' * row['wrong_place']
         gate = gate and not row['wrong_place']
-        if gate and row['marker'] == 'square':
-            curve.append([row['count'], gain(row)])
         if row['count'] != 100:
             continue
         versions = {'at_once': f'{training}, not trained on', 'right': training} if gate else {'right': training}
@@ -422,11 +420,24 @@ def tables(results: list[dict]) -> str:
     head = ['photographs', 'training', 'seeds', 'test, %', 'gain over "nothing", points', 'gain, val and test']
     visible = ['gate for', 'marker', 'markers over a fifth', 'rest', 'photographs without a marker']
     parts = [markdown_table(head, accuracy, (0, 1)), markdown_table(visible, gates)]
+    curve = [[row['count'], row['seeds'], gain(row)] for row in by_count(results)]
     if len(curve) > 1:
-        parts.append(markdown_table(['corrected photographs', 'gain, points'], curve, ()))
+        parts.append(markdown_table(['corrected photographs', 'seeds', 'gain, points'], curve, ()))
     if kept := turned(results):
         parts.append(markdown_table(['training', 'answers that the edit put right', 'right after training, %'], kept))
     return '\n'.join(parts)
+
+
+def by_count(results: list[dict]) -> list[dict]:
+    """Rows of :func:`summary` for the gate of the square, one for each number of corrections, over the same seeds."""
+    square = [result for result in results if result['marker'] == 'square' and not result['wrong_place']]
+    seeds = defaultdict(set)
+    for result in square:
+        if result['use'] == 'gate':
+            seeds[result['count']].add(result['seed'])
+    common = set.intersection(*seeds.values()) if seeds else set()
+    rows = summary([result for result in square if result['seed'] in common])
+    return sorted((row for row in rows if row['use'] == 'gate'), key=lambda row: row['count'])
 
 
 def turned(results: list[dict]) -> list[list]:
