@@ -31,7 +31,7 @@ from mmresattn.apis.corrections import continued
 from mmresattn.datasets.image_files import find_image_files
 from mmresattn.datasets.strokes import paint
 from mmresattn.editor import AttentionEditor
-from mmresattn.models.layers import edit_attention, record_attention
+from mmresattn.models.layers import attention_maps, edit_attention, record_attention
 from mmresattn.weights import load_weights, read_checkpoint, write_whole
 from mmresattn.weights.files import whole_folder
 
@@ -208,6 +208,7 @@ def look(model: BaseModel, folder: Path, clean: Path, before: BaseModel | None =
     """
     files = sorted(folder.glob('*/*'))
     classes = sorted(path.name for path in folder.iterdir())
+    (name,) = (name for name in attention_maps(model) if name.endswith('neck.map'))  # perhaps of a wrapped classifier
     found = defaultdict(list)
     for start in range(0, len(files), 64):
         part = files[start : start + 64]
@@ -216,7 +217,7 @@ def look(model: BaseModel, folder: Path, clean: Path, before: BaseModel | None =
         marker = (inputs != read(model, [clean / file.parent.name / file.name for file in part])).any(1, keepdim=True)
         if before is None:
             found['right'] += (model(inputs).argmax(1) == labels).tolist()
-            with edit_attention(model, {'neck.map': partial(erased_from, marker)}):
+            with edit_attention(model, {name: partial(erased_from, marker)}):
                 found['edited'] += (model(inputs).argmax(1) == labels).tolist()
             continue
         with record_attention(model, ['shown']) as maps:

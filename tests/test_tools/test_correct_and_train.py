@@ -77,7 +77,7 @@ def test_trains_measures_and_resumes(work, monkeypatch, capsys):
     monkeypatch.setattr(ErasedAreaMasker.__init__, '__defaults__', (8, 2, 16, 3e-3))  # channels, steps
     page = work / 'page.md'
     page.write_text('before\n<!-- corrections -->\nold\n<!-- end -->\nafter\n')
-    what = '--markers square --uses gate --seeds 0 --counts 100'.split()
+    what = '--markers square --uses gradient_penalty gate --seeds 0 --counts 100'.split()
     args = ['photos', *what, '--work-dir', str(work.parent), '--json', str(work / 'out.json'), '--page', str(page)]
     correct_and_train.main(args)
     results = json.loads((work / 'out.json').read_text())
@@ -88,6 +88,7 @@ def test_trains_measures_and_resumes(work, monkeypatch, capsys):
     assert set(found) == {
         *((marker, use, 100, False) for marker in ('square', 'clean') for use in ('before', 'nothing', 'gate')),
         ('square', 'gate', 100, True),
+        ('square', 'gradient_penalty', 100, False),
     }
     seen = found['square', 'gate', 100, False]['seen']
     assert len(seen['test']['right']) == len(seen['test']['marker']) == 16
