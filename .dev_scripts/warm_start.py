@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python .dev_scripts/warm_start.py work_dirs/warm_start --data data/cifar10
 
-For each seed ResNet-56 is trained. Then three networks get the same additional processor time: that ResNet-56 trained
-on, Attention-56 that begins as it (PretrainedTrunk), and Attention-56 from nothing. Seconds become iterations by the
-time of a training step, which is measured first, with both networks taking turns, so that other work on the machine
-does not favour one of them.
+For each seed ResNet-164 is trained. Then three networks get the same additional processor time: that ResNet-164
+trained on, Attention-236 that begins as it (PretrainedTrunk), and Attention-236 from nothing. All train in bfloat16.
+Seconds become iterations by the time of a training step, which is measured first, with both networks taking turns, so
+that other work on the machine does not favour one of them.
 
 The same command again continues where it stopped: finished trainings are in OUT/results.json, their table in
 OUT/results.md.
@@ -32,18 +32,18 @@ from mmresattn.utils import time_in_turns
 
 ROOT = Path(__file__).parents[1]
 NETWORKS = {
-    'ResNet-56': dict(base='resnet164-cifar', units_after=(5, 5, 5)),
-    'Attention-56': dict(base='attention56-cifar', stem='conv'),  # 6 units per stage too: the masks alone are new
+    'ResNet-164': dict(base='resnet164-cifar'),
+    'Attention-236': dict(base='attention236-cifar', stem='conv'),  # 8 more units per stage, and masks
 }
 
 
 def trainings(first: float, more: float) -> dict[str, dict]:
     """The trainings of one seed, in their order: network, seconds, peak learning rate and start."""
     return {
-        'ResNet-56': dict(network='ResNet-56', seconds=first, lr=0.1),
-        'ResNet-56, trained on': dict(network='ResNet-56', seconds=more, lr=0.05, start='load_from'),
-        'Attention-56 from it': dict(network='Attention-56', seconds=more, lr=0.05, start='PretrainedTrunk'),
-        'Attention-56 from nothing': dict(network='Attention-56', seconds=more, lr=0.1),
+        'ResNet-164': dict(network='ResNet-164', seconds=first, lr=0.1),
+        'ResNet-164, trained on': dict(network='ResNet-164', seconds=more, lr=0.05, start='load_from'),
+        'Attention-236 from it': dict(network='Attention-236', seconds=more, lr=0.05, start='PretrainedTrunk'),
+        'Attention-236 from nothing': dict(network='Attention-236', seconds=more, lr=0.1),
     }
 
 
@@ -99,7 +99,9 @@ def step_seconds(size: int, batch: int, rounds: int = 15) -> dict[str, float]:
 
         def step() -> None:
             optimizer.zero_grad()
-            net(images, mode='tensor').square().mean().backward()
+            with torch.autocast('cpu', torch.bfloat16):
+                loss = net(images, mode='tensor').float().square().mean()
+            loss.backward()
             optimizer.step()
 
         return step
@@ -119,7 +121,7 @@ def config(training: dict, iterations: int, seed: int, base: Path, work_dir: Pat
             ),
             optim_wrapper=dict(
                 _delete_=True,
-                type='OptimWrapper',
+                type='AutocastOptimWrapper',
                 optimizer=dict(type='SGD', lr=training['lr'], momentum=0.9, nesterov=True, weight_decay=5e-4),
             ),
             param_scheduler=[
@@ -168,7 +170,7 @@ def main() -> None:
     parser.add_argument('out', type=Path)
     parser.add_argument('--data', type=Path, default=Path('data/cifar10'), help='{train,test}/<class>/*')
     parser.add_argument('--size', type=int, default=16, help='height and width of the images')
-    parser.add_argument('--seconds', type=float, nargs=2, default=(360, 100), help='of ResNet-56, and additional ones')
+    parser.add_argument('--seconds', type=float, nargs=2, default=(900, 500), help='of ResNet-164, and additional ones')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -189,7 +191,7 @@ def main() -> None:
         order = 10 * seed + list(trainings(*args.seconds)).index(name)  # of the images: not that of a training before
         iterations = round(training['seconds'] / results['step_seconds'][training['network']])
         folders = [
-            args.out / f'{other.lower().replace(",", "").replace(" ", "-")}-{seed}' for other in ('ResNet-56', name)
+            args.out / f'{other.lower().replace(",", "").replace(" ", "-")}-{seed}' for other in ('ResNet-164', name)
         ]
         runner = build_runner(
             config(training, iterations, order, *folders, args.out, args.size), ['train_dataloader', 'test_dataloader']
