@@ -277,6 +277,21 @@ def test_tool_writes_program_and_int8_of_a_folder(tiny, tmp_path, capsys):
     assert 'DequantizeLinear' in {node.op_type for node in load_onnx(tmp_path / 'a.int8.onnx').graph.node}
 
 
+def test_file_of_one_batch_size(tiny, tmp_path, capsys):
+    """Images of the calibration and of the test come in batches of that size; 8 and 10 are no multiples of 3."""
+    files = [str(tiny / 'tiny.py'), str(tiny / 'tiny.safetensors'), str(tmp_path / 'a.onnx')]
+    static = [*files, '--size', '16', '16', '--static', '--batch', '3', '--maps']
+    tool.main([*static, '--int8', str(tiny / 'images'), '--images', '10', '--speed', '3'])
+    out = capsys.readouterr().out
+    assert 'of 6 images of the calibration' in out and out.count('% of 9 images\n') == 2
+    assert 'int8: ' in out and 'images/s at batch 3' in out
+    with pytest.raises(SystemExit):
+        tool.main([*static, '--speed', '4'])
+    assert '--speed 4 differs from --batch 3' in capsys.readouterr().err
+    with pytest.raises(ValueError, match='--batch 3 needs at least as many images, not 2'):
+        tool.in_batches([np.zeros((1, 2)), np.zeros((1, 2))], 3)
+
+
 def test_a_file_that_disagrees_gets_no_name(tiny, tmp_path, monkeypatch):
     def other_model(file):
         return lambda images: [np.full((len(images), 4), np.nan, 'float32')]

@@ -221,6 +221,14 @@ def batches(model: BaseModel, loader: DataLoader) -> Iterator[tuple[np.ndarray, 
         yield data['inputs'].cpu().numpy(), np.array([int(sample.gt_label) for sample in data['data_samples']])
 
 
+def in_batches(arrays: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
+    """The same rows in arrays (size, ...), for a file of one batch size; what is left over is left out."""
+    rows = np.concatenate(arrays)
+    if len(rows) < size:
+        raise ValueError(f'A file of --batch {size} needs at least as many images, not {len(rows)}.')
+    return np.split(rows[: len(rows) // size * size], len(rows) // size)
+
+
 def quantise(file: Path, target: Path, images: list[np.ndarray]) -> None:
     """Static INT8 by ONNX Runtime: convolutions and products in 8 bits, a scale for each channel of the weights.
 
@@ -327,8 +335,8 @@ def parse_args(argv=None):
     )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='settings of the config: key=value')
     args = parser.parse_args(argv)
-    if args.static and (args.images or args.speed not in (None, args.batch)):
-        parser.error('--static fixes the batch: --speed takes the same batch, and --images needs an open one.')
+    if args.static and args.speed not in (None, args.batch):
+        parser.error(f'--static fixes the batch: --speed {args.speed} differs from --batch {args.batch}.')
     return args
 
 
@@ -363,8 +371,11 @@ def main(argv=None):
         pipeline = ImagePipeline(cfg, getattr(model, '_trained_for', {}).get('input_size'))
         calibration = folder_batches(model, pipeline, args.int8, args.calibration)
     if args.int8 is not None and not args.calibration:
-        shape = (1, input_channels(model), *size)
+        shape = (args.batch if args.static else 1, input_channels(model), *size)
         calibration = [np.random.default_rng(0).standard_normal(shape, 'float32')]
+    if args.static:
+        data = data and list(zip(*(in_batches(arrays, args.batch) for arrays in zip(*data))))
+        calibration = calibration and in_batches(calibration, args.batch)
     images = torch.randn(args.batch if args.static else 2, input_channels(model), *size)
     names = maps_of_images(model, images, args.maps)
     if is_detector(model):
@@ -391,7 +402,9 @@ def main(argv=None):
         print(f'{int8}: {sizes[0]}, in float32 {sizes[1]}')
         if args.calibration and not is_detector(model):
             share = agreement(runs, calibration)
-            print(f'int8: the class of float32 in {share:.2f} % of {len(calibration)} images of the calibration')
+            print(
+                f'int8: the class of float32 in {share:.2f} % of {sum(map(len, calibration))} images of the calibration'
+            )
     if args.images:
         for name, run in runs.items():
             print(f'{name}: {accuracy(run, data):.2f} % of {sum(len(labels) for _, labels in data)} images')
