@@ -120,7 +120,7 @@ def evidence(system: System, results: dict, photos: dict) -> str:
         best, centre = max(row['road'] for row in rows), results['road_of_others'][system.compare]['centre']
         cells.append(f'ROAD {measured(best)} (centre {centre[0]:.3f})')
     rows = {row['map']: row for row in photos['faithfulness'] if row['network'] == system.photos}
-    if own := [row for name, row in rows.items() if name not in ('Grad-CAM', 'centre')]:
+    if own := [row for name, row in rows.items() if name not in ('Grad-CAM', 'centre', 'random')]:
         best = max(row['pointing'][0] for row in own)
         cells.append(f'on the garment {best:.1%} (centre {rows["centre"]["pointing"][0]:.1%})')
     return '<br>'.join(cells)
