@@ -21,7 +21,6 @@ from mmresattn.models.captioners import (
     Vocabulary,
     doubly_stochastic,
     hard_attention_loss,
-    share_in_boxes,
 )
 from mmresattn.models.layers import edit_attention, record_attention
 from mmresattn.weights import record
@@ -268,17 +267,6 @@ def test_hard_attention_draws_single_places_and_moves_its_baseline(images):
     assert model.baseline.item() == pytest.approx(expected, rel=1e-5)
     model.eval().sampling = 0.0
     assert torch.equal(model.tell(features, words)[1], model.tell(features, words)[2])  # the expectation
-
-
-def test_share_of_a_map_in_boxes_counted_in_pixels():
-    boxes = torch.tensor([[3.0, 2, 13, 9], [18, 0, 24, 16]])  # no location has parts of both
-    pixels = np.zeros((16, 24))
-    for x1, y1, x2, y2 in boxes.int().tolist():
-        pixels[y1:y2, x1:x2] = 1
-    counted = pixels.reshape(4, 4, 6, 4).mean((1, 3))
-    assert np.allclose(share_in_boxes(boxes, (16, 24), (4, 6)), counted)
-    assert share_in_boxes(boxes[[0, 0]], (16, 24), (4, 6)).equal(share_in_boxes(boxes[:1], (16, 24), (4, 6)))
-    assert share_in_boxes(boxes[:0], (16, 24), (4, 6)).equal(torch.zeros(4, 6))
 
 
 @pytest.mark.parametrize('attention', ['soft', 'hard'])

@@ -1,10 +1,4 @@
-from .show_attend_tell import (
-    AttendTellDecoder,
-    ShowAttendTell,
-    doubly_stochastic,
-    hard_attention_loss,
-    share_in_boxes,
-)
+from .show_attend_tell import AttendTellDecoder, ShowAttendTell, doubly_stochastic, hard_attention_loss
 from .vocabulary import Vocabulary, words_of
 
 __all__ = [
@@ -13,6 +7,5 @@ __all__ = [
     'Vocabulary',
     'doubly_stochastic',
     'hard_attention_loss',
-    'share_in_boxes',
     'words_of',
 ]

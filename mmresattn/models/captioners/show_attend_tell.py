@@ -26,7 +26,7 @@ from mmengine.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..layers import AttentionMap
+from ..layers import AttentionMap, class_heat
 from .vocabulary import Vocabulary
 
 
@@ -203,27 +203,6 @@ def hard_attention_loss(
     log = alphas.clamp_min(torch.finfo(alphas.dtype).tiny).log()
     reward = (advantage.detach()[:, None, None] * chosen.detach() * log).sum()
     return reward_weight * reward + entropy_weight * (alphas * log).sum()
-
-
-def share_in_boxes(boxes: Tensor, shape: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """How much of each location of a map lies in a box.
-
-    Args:
-        boxes (Tensor): Boxes x1, y1, x2, y2 in pixels (N, 4).
-        shape (Tuple[int, int]): Height and width of the image.
-        grid (Tuple[int, int]): Height and width of the map.
-
-    Returns:
-        Tensor: (h, w), from 0 to 1. Of several boxes at a location the one counts that covers most of it.
-    """
-    shares = []
-    for axis, size, count in ((1, shape[0], grid[0]), (0, shape[1], grid[1])):
-        side = size / count
-        start = side * torch.arange(count, device=boxes.device)
-        first, last = boxes[:, axis, None], boxes[:, axis + 2, None]
-        shares.append((last.minimum(start + side) - first.maximum(start)).clamp_min(0) / side)  # N, rows or columns
-    both = shares[0][:, :, None] * shares[1][:, None]
-    return both.amax(0) if len(boxes) else both.sum(0)
 
 
 @MODELS.register_module()
@@ -449,9 +428,10 @@ class ShowAttendTell(BaseModel):
         else:
             losses['loss_penalty'] = self.penalty_weight * doubly_stochastic(alphas, self.penalty_reduction)
         if self.boxed_word is not None:
+            boxes = [torch.as_tensor(sample.gt_bboxes).to(alphas) for sample in data_samples]
             shares = [
-                share_in_boxes(torch.as_tensor(sample.gt_bboxes).to(alphas), images.shape[2:], features.shape[2:])
-                for sample in data_samples
+                class_heat(each, each.new_zeros(len(each), dtype=torch.long), 1, images.shape[2:], features.shape[2:])
+                for each in boxes
             ]
             losses['loss_boxes'] = self.boxes_weight * self.cost_of_boxes(alphas, words, torch.stack(shares).flatten(1))
         losses['accuracy'] = ((logits.argmax(2) == words) & known).sum() / known.sum()

@@ -1,3 +1,3 @@
-from .attention_branch_detector import AttentionBranchDetector, DetectionBranch, class_heat
+from .attention_branch_detector import AttentionBranchDetector, DetectionBranch
 
-__all__ = ['AttentionBranchDetector', 'DetectionBranch', 'class_heat']
+__all__ = ['AttentionBranchDetector', 'DetectionBranch']

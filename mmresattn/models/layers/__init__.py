@@ -19,6 +19,7 @@ from .attention_module import (
     mixed_attention,
     spatial_attention,
 )
+from .class_heat import class_heat
 from .non_local import NonLocalAttention
 from .norm_relu_conv import NormReLU, norm_relu
 from .residual_units import UNITS, BasicUnit, BottleneckUnit, InceptionUnit, PreActBottleneck, ResNeXtUnit
@@ -46,6 +47,7 @@ __all__ = [
     'channel_attention',
     'check_has_attention',
     'checkpoint',
+    'class_heat',
     'edit_attention',
     'interpolate',
     'mixed_attention',

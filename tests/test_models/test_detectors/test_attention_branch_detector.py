@@ -11,8 +11,8 @@ from torch import nn
 
 import mmresattn  # noqa: F401  before MMDetection
 from mmresattn.datasets.attention_maps import LoadAttentionMap
-from mmresattn.models.detectors import DetectionBranch, class_heat
-from mmresattn.models.layers import attention_maps, edit_attention, record_attention
+from mmresattn.models.detectors import DetectionBranch
+from mmresattn.models.layers import attention_maps, class_heat, edit_attention, record_attention
 
 structures = pytest.importorskip('mmdet.structures', reason='needs MMDetection')
 
