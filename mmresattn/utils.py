@@ -1,13 +1,34 @@
 """Functions without a place of their own that any module may use."""
 
 import random
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+
+def listed(names: Iterable, most: int = 3) -> str:
+    """The first of some names, and how many more there are: ``'a, b, c and 2 more'``."""
+    names = list(map(str, names))
+    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
+
+
+def type_name(config: Mapping) -> str:
+    """Name of the class in a config, which has the class itself or its name, with or without a scope."""
+    kind = config.get('type', '')
+    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
+
+
+def nested_dicts(content) -> Iterator[dict]:
+    """Every dict in nested dicts, lists and tuples, such as the parts of a model in its config; outer ones first."""
+    if isinstance(content, dict):
+        yield content
+    if isinstance(content, dict | list | tuple):
+        for part in content.values() if isinstance(content, dict) else content:
+            yield from nested_dicts(part)
 
 
 def seed_by(stream: str, *key: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..models.backbones.residual_attention_net import Architecture
+from ..utils import listed
 
 Replacement = str | Callable[[re.Match], str]
 CAFFE_EPS = 1e-5  # of BatchNorm, in Caffe as in PyTorch
@@ -53,18 +53,6 @@ ABN_BRANCH = (
     (r'^att_conv3\.', 'neck.attention.0.'),
     (r'^bn_att3\.', 'neck.attention.1.'),
     (r'^(fc|classifier)\.', 'head.fc.'),
-)
-SE_RESNET = (
-    (r'\.se\.fc([12])\.', r'.se_layer.conv\1.conv.'),
-    (r'^fc\.', 'head.fc.'),
-    BACKBONE,
-)
-SE_RESNET_LEGACY = (
-    (r'^backbone\.', 'mmpretrain.'),  # unknown: MMPretrain's SE-ResNets have our names, but other strides and poolings
-    (r'^layer0\.', ''),
-    (r'\.se_module\.fc([12])\.', r'.se_layer.conv\1.conv.'),
-    (r'^last_linear\.', 'head.fc.'),
-    BACKBONE,
 )
 SE_CAFFE_GRAPH = (
     'se-resnet50-caffe_imagenet',
@@ -195,24 +183,20 @@ NON_LOCAL_CAFFE2 = (
 )
 
 
-def _residual_attention_layers(arch: Architecture) -> dict[str, tuple[str, str]]:
-    """The layers with parameters of a Residual Attention Network, by their names in the official prototxt.
-
-    Args:
-        arch (Architecture): The architecture.
-
-    Returns:
-        dict[str, tuple[str, str]]: For each layer its Caffe type, a key of ``BLOBS``, and the name of our module.
-    """
+def _residual_attention_names(model: nn.Module) -> dict[str, str]:
+    """Our names of the weights of a Residual Attention Network, by layer and blob of the official prototxt."""
+    arch = model.backbone.arch
     preact = arch.unit == 'preact'
     down, up = ('down_sample', 'up_sample') if preact else ('down', 'up')
-    table = {}
+    names = {'classifier.0': 'head.fc.weight', 'classifier.1': 'head.fc.bias'}
 
     def conv(layer: str, module: str) -> None:
-        table[layer] = ('Convolution', f'backbone.{module}')
+        names[f'{layer}.0'] = f'backbone.{module}.weight'
 
     def norm(blob: str, module: str) -> None:  # a BN is named after the blob that it normalises
-        table[f'{blob}/bn'] = ('BN', f'backbone.{module}')
+        # The last of its blobs still has to become a variance.
+        for k, parameter in enumerate(('weight', 'bias', 'running_mean', 'running_var')):
+            names[f'{blob}/bn.{k}'] = f'backbone.{module}.{parameter}'
 
     # A unit and a module have the name of the blob that they make, and return it.
     def unit(layer: str, module: str, bottom: str, projection: bool = False) -> str:
@@ -261,24 +245,7 @@ def _residual_attention_layers(arch: Architecture) -> dict[str, tuple[str, str]]
             x = unit(f'post_res_{i + 1}_{k + 2}', f'stage{i + 1}.unit{k + 2}', x)
     if preact:
         norm(x, f'norm{len(arch.modules)}.0')
-    table['classifier'] = ('InnerProduct', 'head.fc')
-    return table
-
-
-# What the blobs 0, 1, ... of a layer of the authors' Caffe are. The last one of BN still has to become a variance.
-BLOBS = {
-    'Convolution': ('weight',),
-    'BN': ('weight', 'bias', 'running_mean', 'running_var'),
-    'InnerProduct': ('weight', 'bias'),
-}
-
-
-def _residual_attention_names(model: nn.Module) -> dict[str, str]:
-    return {
-        f'{layer}.{k}': f'{module}.{parameter}'
-        for layer, (kind, module) in _residual_attention_layers(model.backbone.arch).items()
-        for k, parameter in enumerate(BLOBS[kind])
-    }
+    return names
 
 
 def _inverse_deviations(blobs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -389,20 +356,29 @@ FAMILIES = {
     'se-bn-inception-caffe': Family(
         ('se-bn-inception_imagenet',), INCEPTION, prepare=_senet_blobs, data_preprocessor=CAFFE_PIXELS
     ),
-    'se-resnet-legacy': Family(SE_CAFFE_GRAPH, SE_RESNET_LEGACY),
-    'se-resnet': Family(('se-resnet50_imagenet', 'se-resnet101_imagenet'), SE_RESNET),
-    'vgg-attention-before': Family(
-        ('vgg-att3-pc-before_cifar100',),
-        _vgg_attention(before=True),
-        constants=VGG_ATTENTION_CONSTANTS,
-        classes='cifar100',
+    'se-resnet-legacy': Family(
+        SE_CAFFE_GRAPH,
+        (
+            (r'^backbone\.', 'mmpretrain.'),  # unknown: MMPretrain's SE-ResNets have our names, but other strides
+            (r'^layer0\.', ''),
+            (r'\.se_module\.fc([12])\.', r'.se_layer.conv\1.conv.'),
+            (r'^last_linear\.', 'head.fc.'),
+            BACKBONE,
+        ),
     ),
-    'vgg-attention-after': Family(
-        ('vgg-att3-pc-after_cifar100',),
-        _vgg_attention(before=False),
-        constants=VGG_ATTENTION_CONSTANTS,
-        classes='cifar100',
+    'se-resnet': Family(
+        ('se-resnet50_imagenet', 'se-resnet101_imagenet'),
+        ((r'\.se\.fc([12])\.', r'.se_layer.conv\1.conv.'), (r'^fc\.', 'head.fc.'), BACKBONE),
     ),
+    **{
+        f'vgg-attention-{place}': Family(
+            (f'vgg-att3-pc-{place}_cifar100',),
+            _vgg_attention(before=place == 'before'),
+            constants=VGG_ATTENTION_CONSTANTS,
+            classes='cifar100',
+        )
+        for place in ('before', 'after')
+    },
     'non-local-caffe2': Family(
         ('nonlocal-resnet50-5block_kinetics400',),
         NON_LOCAL_CAFFE2,
@@ -477,14 +453,9 @@ def convert(
     name = min(compared, key=lambda name: sum(map(len, compared[name][1].values())))
     state, problems = compared[name]
     if any(problems.values()):
-        lines = [f'{len(found)} {kind}: {_listed(found)}' for kind, found in problems.items() if found]
+        lines = [f'{len(found)} {kind}: {listed(found, 8)}' for kind, found in problems.items() if found]
         raise ValueError(
             f'These are not the weights of an official network of the family {family}. Compared with {name}, which '
             'comes closest:\n' + '\n'.join(lines)
         )
     return name, state
-
-
-def _listed(names: list[str], most: int = 8) -> str:
-    rest = len(names) - most
-    return ', '.join(names[:most]) + (f' ... and {rest} more' if rest > 0 else '')
