@@ -19,8 +19,10 @@ it brings. They agree with MMCV's kernels, except where those have no good answe
 import importlib
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from operator import itemgetter
 from types import ModuleType
 
 import torch
@@ -28,7 +30,10 @@ from mmcv.cnn.bricks import transformer
 from torch import Tensor
 from torch.nn import functional as F
 
-OPERATORS = {}
+OPERATORS = {
+    'get_compiler_version': lambda: 'none: operators of torchvision',
+    'get_compiling_cuda_version': lambda: 'none: operators of torchvision',
+}
 
 
 def operator(function: Callable) -> Callable:
@@ -41,16 +46,6 @@ def wide(*tensors: Tensor) -> list[Tensor]:
     """Tensors in the type of the first, but in float32 at least: less is too coarse for coordinates."""
     dtype = torch.promote_types(tensors[0].dtype, torch.float32)
     return [tensor.to(dtype) for tensor in tensors]
-
-
-@operator
-def get_compiler_version() -> str:
-    return 'none: operators of torchvision'
-
-
-@operator
-def get_compiling_cuda_version() -> str:
-    return 'none: operators of torchvision'
 
 
 # Suppression of overlapping boxes.
@@ -193,24 +188,23 @@ def roi_pool_backward(grad_output, rois, argmax, grad_input, pooled_height, pool
     grad_input.copy_(backward(grad, rois, argmax, spatial_scale, pooled_height, pooled_width, *grad_input.shape))
 
 
-# Deformable convolution. Offsets and masks lie in memory as torchvision's do.
-
-
-def plain_layout(dH, dW, padH, padW, dilationH, dilationW, group, deformable_group, **unused) -> tuple[int, ...]:
-    """The layout of a deformable convolution, in torchvision's order."""
-    return dH, dW, padH, padW, dilationH, dilationW, group, deformable_group
+# Deformable convolution. Offsets and masks lie in memory as torchvision's do. Layouts in its order:
+plain_layout = itemgetter('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW', 'group', 'deformable_group')
+modulated_layout = itemgetter(
+    'stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w', 'group', 'deformable_group'
+)
 
 
 def plain_backward(grad_output, input, weight, offset, layout) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of input, weight and offset."""
     tensors = wide(grad_output, input, weight, offset, input.new_zeros(len(input), 1), input.new_zeros(len(weight)))
-    return torch.ops.torchvision._deform_conv2d_backward(*tensors, *plain_layout(**layout), False)[:3]
+    return torch.ops.torchvision._deform_conv2d_backward(*tensors, *plain_layout(layout), False)[:3]
 
 
 @operator
 def deform_conv_forward(input, weight, offset, output, columns, ones, **layout):
     tensors = wide(input, weight, offset, input.new_zeros(len(input), 1), input.new_zeros(len(weight)))
-    output.copy_(torch.ops.torchvision.deform_conv2d(*tensors, *plain_layout(**layout), False))
+    output.copy_(torch.ops.torchvision.deform_conv2d(*tensors, *plain_layout(layout), False))
 
 
 @operator
@@ -245,18 +239,11 @@ def as_mmcv_reads(values: Tensor, size: tuple[int, int]) -> Tensor:
     return values.flatten(1)[:, :count].unflatten(1, (-1, *size))
 
 
-def modulated_layout(
-    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group, **unused
-) -> tuple[int, ...]:
-    """The layout of a modulated deformable convolution, in torchvision's order."""
-    return stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group
-
-
 @operator
 def modulated_deform_conv_forward(input, weight, bias, ones, offset, mask, output, columns, with_bias, **layout):
     offset, mask = (as_mmcv_reads(values, output.shape[-2:]) for values in (offset, mask))
     tensors = wide(input, weight, offset, mask, bias if with_bias else input.new_zeros(len(weight)))
-    output.copy_(torch.ops.torchvision.deform_conv2d(*tensors, *modulated_layout(**layout), True))
+    output.copy_(torch.ops.torchvision.deform_conv2d(*tensors, *modulated_layout(layout), True))
 
 
 @operator
@@ -266,7 +253,7 @@ def modulated_deform_conv_backward(
 ):  # fmt: skip
     offset, mask = (as_mmcv_reads(values, grad_output.shape[-2:]) for values in (offset, mask))
     tensors = wide(grad_output, input, weight, offset, mask, bias if with_bias else input.new_zeros(len(weight)))
-    grads = torch.ops.torchvision._deform_conv2d_backward(*tensors, *modulated_layout(**layout), True)
+    grads = torch.ops.torchvision._deform_conv2d_backward(*tensors, *modulated_layout(layout), True)
     grad_input.copy_(grads[0])
     grad_weight.copy_(grads[1])
     for into, grad in zip((grad_offset, grad_mask), grads[2:4]):
@@ -278,7 +265,7 @@ def modulated_deform_conv_backward(
 # Attention at a few points of many feature maps. On the CPU, MMCV computes it in Python itself.
 
 
-def attend(value, spatial_shapes, sampling_locations, attention_weights) -> Tensor:
+def attend(spatial_shapes, value, sampling_locations, attention_weights) -> Tensor:
     """MMCV's own computation in Python."""
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch  # which imports the operators
 
@@ -289,8 +276,7 @@ def attend(value, spatial_shapes, sampling_locations, attention_weights) -> Tens
 def ms_deform_attn_forward(
     value, value_spatial_shapes, value_level_start_index, sampling_locations, attention_weights, im2col_step
 ):
-    values, locations, weights = wide(value, sampling_locations, attention_weights)
-    return attend(values, value_spatial_shapes, locations, weights).to(value.dtype)
+    return attend(value_spatial_shapes, *wide(value, sampling_locations, attention_weights)).to(value.dtype)
 
 
 @operator
@@ -299,12 +285,9 @@ def ms_deform_attn_backward(
     grad_value, grad_sampling_loc, grad_attn_weight, im2col_step,
 ):  # fmt: skip
     *inputs, grad = wide(value, sampling_locations, attention_weights, grad_output)
-    value, locations, weights = inputs = [x.detach().requires_grad_() for x in inputs]
-    with torch.enable_grad():
-        output = attend(value, value_spatial_shapes, locations, weights)
-    grads = torch.autograd.grad(output, inputs, grad)
-    for into, grad in zip((grad_value, grad_sampling_loc, grad_attn_weight), grads):
-        into.copy_(grad)
+    _, backward = torch.func.vjp(partial(attend, value_spatial_shapes), *inputs)
+    for into, found in zip((grad_value, grad_sampling_loc, grad_attn_weight), backward(grad)):
+        into.copy_(found)
 
 
 # Convolution at some places of one image, in two steps: columns of a matrix, and its product back at their places.
@@ -326,7 +309,7 @@ def masked_col2im_forward(masked_output, mask_h_idx, mask_w_idx, output, height,
 # Upsampling by a kernel for each pixel (CARAFE).
 
 
-def reassemble(features: Tensor, masks: Tensor, kernel_size: int, group_size: int, scale_factor: int) -> Tensor:
+def reassemble(features: Tensor, masks: Tensor, kernel_size: int, group_size: int) -> Tensor:
     """Each pixel is the sum, by its own weights, over a window around the pixel of which it is a part."""
     height, width = features.shape[2:]
     windows = F.unfold(features, kernel_size, padding=kernel_size // 2)  # N, channels * window, h * w
@@ -337,11 +320,9 @@ def reassemble(features: Tensor, masks: Tensor, kernel_size: int, group_size: in
 
 
 @operator
-def carafe_forward(
-    features, masks, rfeatures, routput, rmasks, output, kernel_size, group_size, scale_factor
-):  # fmt: skip
+def carafe_forward(features, masks, rfeatures, routput, rmasks, output, kernel_size, group_size, scale_factor):
     rfeatures.copy_(features)  # all that the backward pass is given of them
-    output.copy_(reassemble(*wide(features, masks), kernel_size, group_size, scale_factor))
+    output.copy_(reassemble(*wide(features, masks), kernel_size, group_size))
 
 
 @operator
@@ -350,10 +331,8 @@ def carafe_backward(
     kernel_size, group_size, scale_factor,
 ):  # fmt: skip
     features, masks, grad = wide(rfeatures, masks, grad_output)
-    inputs = [x.detach().requires_grad_() for x in (features, masks)]
-    with torch.enable_grad():
-        output = reassemble(*inputs, kernel_size, group_size, scale_factor)
-    for into, found in zip((grad_input, grad_masks), torch.autograd.grad(output, inputs, grad)):
+    _, backward = torch.func.vjp(partial(reassemble, kernel_size=kernel_size, group_size=group_size), features, masks)
+    for into, found in zip((grad_input, grad_masks), backward(grad)):
         into.copy_(found)
 
 
@@ -378,10 +357,8 @@ def psamask_forward(input, output, **layout):
 
 @operator
 def psamask_backward(grad_output, grad_input, **layout):
-    with torch.enable_grad():
-        windows = torch.zeros_like(grad_input, requires_grad=True)  # it is linear
-        pairs = spread(windows, **layout)
-    grad_input.copy_(torch.autograd.grad(pairs, windows, grad_output)[0])
+    _, backward = torch.func.vjp(partial(spread, **layout), grad_input)  # linear: its values do not matter
+    grad_input.copy_(backward(grad_output)[0])
 
 
 # Focal losses.
@@ -452,14 +429,7 @@ def softmax_focal_loss_backward(input, target, weight, buff, grad_input, gamma, 
 
 
 def missing_operator(name: str) -> Callable:
-    """What stands for an operator that nothing stands in for: MMCV looks up all of them on import, so only calls fail.
-
-    Args:
-        name (str): What is looked up in ``mmcv._ext``.
-
-    Returns:
-        Callable: A function that raises NotImplementedError.
-    """
+    """What stands for an operator that nothing stands in for: MMCV looks up all on import, so only calls fail."""
     if name.startswith('__'):  # asked for by Python itself
         raise AttributeError(f"module 'mmcv._ext' has no attribute {name!r}")
 
