@@ -1,7 +1,7 @@
 """Attention maps that people have corrected, loaded beside their images (Mitsuhara et al., arXiv:1905.03540)."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 from mmcv.transforms import BaseTransform, Compose
 from mmengine.registry import TRANSFORMS
 
-from ..utils import random_state
+from ..utils import random_state, type_name
 from .image_files import SUFFIXES
 
 # Transforms of MMCV, MMPretrain and torchvision that move pixels and leave their values alone, apart from borders.
@@ -63,27 +63,18 @@ def read_attention_map(path: str | Path) -> np.ndarray:
 
 def moves_pixels(step: Mapping) -> bool:
     """Whether the config of a transform names one that moves pixels, or wraps such a one."""
-    name = _name(step)
-    return name in GEOMETRIC or name in WRAPPERS and any(moves_pixels(inner) for inner in _inner(step))
+    return any(name in GEOMETRIC for name in _names(step))
 
 
-def _name(step: Mapping) -> str:
-    kind = step['type']
-    return kind.rsplit('.', 1)[-1] if isinstance(kind, str) else kind.__name__
-
-
-def _inner(step: Mapping) -> list[Mapping]:
-    """The transforms that a wrapper wraps; RandomChoice has a list of lists."""
-    transforms = step.get('transforms', [])
-    transforms = [transforms] if isinstance(transforms, Mapping) else transforms
-    return [inner for part in transforms for inner in ([part] if isinstance(part, Mapping) else part)]
-
-
-def _only_moves_pixels(step: Mapping) -> bool:
-    name = _name(step)
-    if name in WRAPPERS:
-        return all(_only_moves_pixels(inner) for inner in _inner(step))
-    return name in GEOMETRIC or name in CONVERSIONS
+def _names(step: Mapping | Sequence) -> Iterator[str]:
+    """Names of the transform of a config, or of those that it wraps; RandomChoice has a list of lists of them."""
+    if not isinstance(step, Mapping):
+        for inner in step:
+            yield from _names(inner)
+    elif type_name(step) in WRAPPERS:
+        yield from _names(step.get('transforms', []))
+    else:
+        yield type_name(step)
 
 
 @lru_cache(maxsize=1024)
@@ -115,10 +106,10 @@ class MapTransform(BaseTransform):
 
     def __init__(self, transforms: Sequence[dict]) -> None:
         for step in transforms:
-            if not _only_moves_pixels(step):
+            if not GEOMETRIC | CONVERSIONS >= set(_names(step)):
                 kind = type(self).__name__
                 raise ValueError(
-                    f'{kind} cannot move a map by {_name(step)}. Its transforms may be {sorted(GEOMETRIC)}, '
+                    f'{kind} cannot move a map by {type_name(step)}. Its transforms may be {sorted(GEOMETRIC)}, '
                     f'{sorted(CONVERSIONS)} and {sorted(WRAPPERS)} of these. Put steps that change colours before or '
                     f'after {kind}.'
                 )

@@ -65,29 +65,25 @@ class KarpathyCaptions(BaseDataset):
     Args:
         ann_file (str): The JSON file.
         split (str | Sequence[str]): One split or several.
-        per_image (bool): Whether an item is an image, with the list of its captions, instead of a caption with its
-            image. Defaults to ``test_mode``.
         boxes (str, optional): Under which name the file's images have boxes, for ``gt_bboxes``. Defaults to None.
         **kwargs: Arguments of ``BaseDataset``: ``data_root``, ``data_prefix=dict(img_path=...)``, ``pipeline``,
             ``test_mode`` ...
 
-    Items have ``img_path``, ``image_id`` and ``gt_caption``, a string or with ``per_image`` a list of strings; with
-    ``boxes`` also ``gt_bboxes`` (N, 4), which ``Resize`` and ``RandomFlip`` move along with the image.
+    Items are captions with their images; to test, images with all their captions. They have ``img_path``, ``image_id``
+    and ``gt_caption``, a string or with ``test_mode`` a list of strings; with ``boxes`` also ``gt_bboxes`` (N, 4), that
+    ``Resize`` and ``RandomFlip`` move along with the image.
     """
 
     def __init__(
         self,
         ann_file: str,
         split: str | Sequence[str],
-        per_image: bool | None = None,
         boxes: str | None = None,
-        test_mode: bool = False,
         **kwargs,
     ) -> None:
         self.splits = [split] if isinstance(split, str) else list(split)
-        self.per_image = test_mode if per_image is None else per_image
         self.boxes = boxes
-        super().__init__(ann_file=ann_file, test_mode=test_mode, **kwargs)
+        super().__init__(ann_file=ann_file, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """The items, in the order of the file."""
@@ -95,7 +91,7 @@ class KarpathyCaptions(BaseDataset):
         for image in read_captions(self.ann_file, self.splits, self.boxes):
             more = dict(gt_bboxes=image['boxes']) if self.boxes else {}
             path = str(Path(self.data_prefix.get('img_path', ''), image['file']))
-            for caption in [image['captions']] if self.per_image else image['captions']:
+            for caption in [image['captions']] if self.test_mode else image['captions']:
                 items.append(dict(img_path=path, image_id=image['image_id'], gt_caption=caption, **more))
         return items
 
@@ -106,22 +102,14 @@ class KarpathyCaptions(BaseDataset):
 
 @TRANSFORMS.register_module()
 class FlipCaption(BaseTransform):
-    """Exchanges words in the caption of an image that ``RandomFlip`` has flipped.
+    """Exchanges left and right, or upper and lower, in the caption of an image that ``RandomFlip`` has flipped."""
 
-    Args:
-        horizontal (Sequence[str]): Two words that a flip to the side exchanges. Defaults to left and right.
-        vertical (Sequence[str]): Two words that a flip upside down exchanges. Defaults to upper and lower.
-    """
-
-    def __init__(
-        self, horizontal: Sequence[str] = ('left', 'right'), vertical: Sequence[str] = ('upper', 'lower')
-    ) -> None:
-        self.pairs = dict(horizontal=horizontal, vertical=vertical)
+    WORDS = dict(horizontal=('left', 'right'), vertical=('upper', 'lower'))
 
     def transform(self, results: dict) -> dict:
         """Exchange the words of ``gt_caption``, a string."""
         direction = results.get('flip_direction') or ''
-        for axis, (first, second) in self.pairs.items():
+        for axis, (first, second) in self.WORDS.items():
             if direction in (axis, 'diagonal'):
                 swap = {first: second, second: first}
                 results['gt_caption'] = ' '.join(swap.get(word, word) for word in results['gt_caption'].split())

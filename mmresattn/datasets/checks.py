@@ -7,6 +7,7 @@ from itertools import combinations, zip_longest
 from mmengine import list_from_file
 from mmengine.config import Config
 
+from ..utils import listed, type_name
 from .attention_maps import moves_pixels
 from .image_folders import check_class_names, class_folders, is_hidden
 from .lists import read_image_list, read_lines
@@ -47,7 +48,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
             differing = sorted({*names} ^ {*others})
             raise ValueError(
                 f'{first} and {second} differ in their classes '
-                f'({", ".join(differing[:5]) + ", ..." * (len(differing) > 5) or "in their order"}): a label would '
+                f'({listed(differing, 5) or "in their order"}): a label would '
                 'mean two classes. Give both the same folders, of which some may be empty, and the same `classes`.'
             )
 
@@ -58,7 +59,7 @@ def check_files(loader: str, dataset: dict) -> None:
     Raises:
         FileNotFoundError: If one does not.
     """
-    kind = _kind(dataset)
+    kind = type_name(dataset)
     for path in _paths(dataset):
         if '://' in path or os.path.exists(os.path.expanduser(path)):
             continue
@@ -86,7 +87,7 @@ def check_labels(loader: str, dataset: dict, num_classes: int | None) -> list[st
     Raises:
         ValueError: If something does not fit.
     """
-    kind, with_label = _kind(dataset), dataset.get('with_label', True)
+    kind, with_label = type_name(dataset), dataset.get('with_label', True)
     names = _class_names(dataset)
     if names and num_classes is not None and len(names) != num_classes:
         raise ValueError(
@@ -113,9 +114,8 @@ def check_labels(loader: str, dataset: dict, num_classes: int | None) -> list[st
         check_class_names(names, folders, last)
     elif num_classes is not None and len(folders) > num_classes:
         raise ValueError(
-            f'{loader} has {len(folders)} folders of classes in {last} ({", ".join(folders[:10])}'
-            f'{", ..." * (len(folders) > 10)}), but the model has {num_classes} classes. Set num_classes in model.head '
-            'and data_preprocessor, or remove what is not a class.'
+            f'{loader} has {len(folders)} folders of classes in {last} ({listed(folders, 10)}), but the model has '
+            f'{num_classes} classes. Set num_classes in model.head and data_preprocessor, or remove other folders.'
         )
     return list(names or folders)
 
@@ -126,12 +126,13 @@ def check_pipeline(loader: str, dataset: dict) -> None:
     Raises:
         ValueError: If a step after ``LoadAttentionMap`` moves the image alone.
     """
-    kinds = [_kind(step) for step in dataset.get('pipeline') or []]
+    kinds = [type_name(step) for step in dataset.get('pipeline') or []]
     if 'LoadAttentionMap' in kinds:
-        for step in dataset['pipeline'][kinds.index('LoadAttentionMap') + 1 :]:
+        after = kinds.index('LoadAttentionMap') + 1
+        for kind, step in zip(kinds[after:], dataset['pipeline'][after:]):
             if moves_pixels(step):
                 raise ValueError(
-                    f'{loader}: {_kind(step)} comes after LoadAttentionMap and would move images without their maps. '
+                    f'{loader}: {kind} comes after LoadAttentionMap and would move images without their maps. '
                     'Put it into the `transforms` of LoadAttentionMap, or before it.'
                 )
 
@@ -145,14 +146,9 @@ def innermost_data_sets(dataset: dict) -> Iterator[dict]:
         yield from innermost_data_sets(each)
 
 
-def _kind(config: dict) -> str:
-    kind = config.get('type', '')
-    return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
-
-
 def _paths(dataset: dict) -> Iterator[str]:
     root = dataset.get('data_root') or ''
-    prefix = dataset.get('data_prefix') or (_kind(dataset) == 'ImageNet' and dataset.get('split')) or ''
+    prefix = dataset.get('data_prefix') or (type_name(dataset) == 'ImageNet' and dataset.get('split')) or ''
     for part in [*(prefix.values() if isinstance(prefix, dict) else [prefix]), dataset.get('ann_file')]:
         if part:  # a root alone may be one into which the data set will be downloaded
             yield os.path.join(root, part)

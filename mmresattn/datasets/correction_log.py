@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
+from ..utils import listed
 from ..weights import write_whole
 
 try:
@@ -170,7 +171,7 @@ class CorrectionLog:
             'added': 'They are not in the manifest, but training would use them.',
         }
         return [
-            f'{len(names)} map{"s were" if len(names) > 1 else " was"} {what} by hand: {_few(names)}. {endings[what]}'
+            f'{len(names)} map{"s were" if len(names) > 1 else " was"} {what} by hand: {listed(names)}. {endings[what]}'
             for what, names in notes.items()
             if names
         ]
@@ -264,7 +265,3 @@ def map_file(image: str, layer: str) -> str:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _few(names: list[str]) -> str:
-    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')

@@ -4,12 +4,15 @@ import inspect
 import json
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import numpy as np
+from mmengine import list_from_file
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 from PIL import Image
 
+from ..utils import listed
 from .checks import innermost_data_sets
 
 MOST_MASKS = 2000  # as many are read of each data set
@@ -51,8 +54,7 @@ def set_classes(cfg: Config) -> None:
     if coco:
         classes = [category['name'] for category in _read_coco(path)['categories']]
     else:
-        with open(path, encoding='utf-8') as file:
-            classes = [line.strip() for line in file if line.strip()]
+        classes = [line.strip() for line in list_from_file(path) if line.strip()]
     if not classes:
         raise ValueError(f'{path} holds no classes.')
     for _, dataset in _of_loaders(cfg, ('train_dataloader', 'val_dataloader', 'test_dataloader')):
@@ -89,7 +91,7 @@ def check_dense_data(cfg: Config, loaders: Sequence[str]) -> None:
         for key, head in _heads(cfg.model):
             if head.num_classes != len(named):
                 raise ValueError(
-                    f'{loader} has {len(named)} classes ({_first(named)}), and the {key} of the model, '
+                    f'{loader} has {len(named)} classes ({listed(named, 10)}), and the {key} of the model, '
                     f'{head.type}, has num_classes={head.num_classes}. Set num_classes of every head to '
                     f'{len(named)}.'
                 )
@@ -103,15 +105,15 @@ def _check_boxes(loader: str, dataset: dict, kind: type, classes: list[str]) -> 
     images = {image['id']: image for image in coco['images']}
     if unknown := [name for name in classes if name not in names.values()]:
         raise ValueError(
-            f'{path} has the categories {_first(names.values())}, and the classes of {loader} (metainfo) name '
-            f'{_first(unknown)}, which {"is" if len(unknown) == 1 else "are"} not among them. Names must be equal '
+            f'{path} has the categories {listed(names.values(), 10)}, and the classes of {loader} (metainfo) name '
+            f'{listed(unknown, 10)}, which {"is" if len(unknown) == 1 else "are"} not among them. Names must be equal '
             'letter by letter.'
         )
     order = [name for name in names.values() if name in classes]
     if order != classes:
         raise ValueError(
-            f'{path} lists its categories in the order {_first(order)}, and the classes of {loader} (metainfo) are '
-            f'{_first(classes)}: MMDetection numbers classes by the file. Give both the same order.'
+            f'{path} lists its categories in the order {listed(order, 10)}, and the classes of {loader} (metainfo) are '
+            f'{listed(classes, 10)}: MMDetection numbers classes by the file. Give both the same order.'
         )
     for annotation in coco['annotations']:
         where = f'{path}, annotation {annotation.get("id")}'
@@ -150,8 +152,7 @@ def _check_masks(loader: str, dataset: dict, kind: type, classes: list[str]) -> 
     settings = {name: dataset.get(name, own.get(name, value)) for name, value in standard.items()}
     suffixes = settings['img_suffix'], settings['seg_map_suffix']
     if dataset.get('ann_file'):
-        with open(os.path.join(root, dataset.ann_file), encoding='utf-8') as file:
-            names = [line.strip() for line in file if line.strip()]
+        names = [line.strip() for line in list_from_file(os.path.join(root, dataset.ann_file)) if line.strip()]
         _check_exist(loader, images, [name + suffixes[0] for name in names])
     else:
         found = (os.path.relpath(os.path.join(at, name), images) for at, _, files in os.walk(images) for name in files)
@@ -182,8 +183,8 @@ def _check_masks(loader: str, dataset: dict, kind: type, classes: list[str]) -> 
         if wrong := sorted(present - allowed):
             raise ValueError(
                 f'{path} has the value {wrong[0]} at {(values == wrong[0]).sum():,} pixels. The '
-                f'{len(known)} classes of {loader} ({_first(known)}) are {lowest} to {len(known) - 1 + lowest}, and '
-                f'{ignored} is not trained' + (', nor is 0 (reduce_zero_label).' if zero_ignored else '.')
+                f'{len(known)} classes of {loader} ({listed(known, 10)}) are {lowest} to {len(known) - 1 + lowest}, '
+                f'and {ignored} is not trained' + (', nor is 0 (reduce_zero_label).' if zero_ignored else '.')
             )
     if loader == 'train_dataloader' and len(found & trained) < 2:
         raise ValueError(
@@ -206,17 +207,12 @@ def _read_coco(path: str) -> dict:
 
 
 def _check_exist(source: str, folder: str, names: Sequence[str]) -> None:
-    there = {}
-    missing = []
-    for name in names:
-        at, base = os.path.split(os.path.join(folder, name))
-        if at not in there:
-            there[at] = set(os.listdir(at)) if os.path.isdir(at) else set()
-        if base not in there[at]:
-            missing.append(name)
-    if missing:
+    files = cache(lambda at: set(os.listdir(at)) if os.path.isdir(at) else set())
+    places = [(name, os.path.split(os.path.join(folder, name))) for name in names]
+    if missing := [name for name, (at, base) in places if base not in files(at)]:
+        folder = os.path.abspath(folder)
         raise FileNotFoundError(
-            f'{source}: {len(missing)} of {len(names)} files are not in {os.path.abspath(folder)}: {_first(missing)}.'
+            f'{source}: {len(missing)} of {len(names)} files are not in {folder}: {listed(missing)}.'
         )
 
 
@@ -236,8 +232,3 @@ def _heads(model: dict) -> Iterator[tuple[str, dict]]:
             if key.endswith(('_head', 'branch')) and 'num_classes' in part and not part.get('class_agnostic'):
                 yield key, part
             yield from _heads(part)
-
-
-def _first(names) -> str:
-    names = list(names)
-    return ', '.join(map(str, names[:10])) + (f', ... ({len(names)})' if len(names) > 10 else '')

@@ -1,6 +1,5 @@
 """Photographs in one folder for each class, with the classes read from the folders."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
 
@@ -8,6 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmpretrain.datasets.base_dataset import BaseDataset
 
+from ..utils import nested_dicts
 from .image_files import SUFFIXES, find_image_files
 from .image_folders import class_folders
 
@@ -53,16 +53,9 @@ def set_num_classes(cfg: Config) -> None:
     if dataset.get('type') != 'PhotoFolder':
         return
     classes = len(read_classes(dataset.data_root))
-    for part in _dicts([cfg.model, cfg.get('data_preprocessor')]):
+    for part in nested_dicts([cfg.model, cfg.get('data_preprocessor')]):
         if 'num_classes' in part:
             part['num_classes'] = classes
-
-
-def _dicts(node) -> Iterator[dict]:
-    if isinstance(node, dict):
-        yield node
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ():
-        yield from _dicts(child)
 
 
 def _training_folder(root: str) -> Path:

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -89,7 +90,7 @@ class AttentionVisualizationHook(Hook):
                 'AttentionVisualizationHook draws in one process, which needs the whole model; this one is divided '
                 f'among them by {type(runner.model).__name__}. Take the hook out, or use DDP.'
             )
-        names = attention_maps(self._model(runner), self.layers)
+        names = attention_maps(get_ori_model(runner.model), self.layers)
         kinds = {tap.kind for tap in names.values()}
         if kinds <= {'channel'}:
             raise ValueError(
@@ -119,9 +120,6 @@ class AttentionVisualizationHook(Hook):
             with self._only_warning(runner):
                 self._draw(runner, runner.iter + 1)
 
-    def _model(self, runner: Runner) -> nn.Module:
-        return runner.model.module if is_model_wrapper(runner.model) else runner.model
-
     @contextmanager
     def _only_warning(self, runner: Runner) -> Iterator[None]:
         """Turn an error into a warning, after which nothing is drawn."""
@@ -137,7 +135,7 @@ class AttentionVisualizationHook(Hook):
     def _draw(self, runner: Runner, step: int) -> None:
         from ..visualization import place_maps, record_samples, short_name, show_image
 
-        model = self._model(runner)
+        model = get_ori_model(runner.model)
         pictures, maps = [], {}
         with _random_state_kept(), _evaluated(model):
             for sample in copy.deepcopy(self.samples):  # one by one: detectors' images differ in size

@@ -6,9 +6,9 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmpretrain.utils import get_ori_model
 
 from ..weights import CheckpointError, load_weights, record, write_whole
 from ..weights.loader import unwrap
@@ -85,7 +85,7 @@ class WholeCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Record strides, pooling and normalisation of the network."""
-        checkpoint['meta'][KEY] = record(runner.model.module if is_model_wrapper(runner.model) else runner.model)
+        checkpoint['meta'][KEY] = record(get_ori_model(runner.model))
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         super()._save_checkpoint_with_step(runner, step, meta)

@@ -1,9 +1,9 @@
 """A compiled backbone in a training."""
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmpretrain.utils import get_ori_model
 
 
 @HOOKS.register_module()
@@ -21,5 +21,5 @@ class CompileBackboneHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Compile; it happens at the first images."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = get_ori_model(runner.model)
         model.backbone.compile(**self.options)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmpretrain.utils import get_ori_model
 
 
 @HOOKS.register_module()
@@ -27,7 +27,7 @@ class FrozenModulesHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Find the modules and switch their gradients off."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = get_ori_model(runner.model)
         found = {
             name: [m for path, m in model.named_modules() if f'.{path}'.endswith(f'.{name}')] for name in self.names
         }

@@ -2,9 +2,9 @@
 
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmpretrain.utils import get_ori_model
 
 from ..datasets.corrections import Corrections
 from ..utils import seed_by
@@ -31,7 +31,7 @@ class GateHook(Hook):
         """Draw the corrected images and fit the masker."""
         if runner.iter:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = get_ori_model(runner.model)
         dataset = runner.train_dataloader.dataset
         indices = Corrections(self.corrections).indices(dataset)
         draws = [Draw.of(i, runner.seed, round_) for round_ in range(self.rounds) for i in indices]

@@ -2,37 +2,28 @@
 
 import io
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from mmengine.dist import all_reduce, get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 
 from ..weights import write_whole
+from ..weights.compare import named_tensors
 from .replay import ReplayHook
 
 
-def _tensors(value) -> Iterator[Tensor]:
-    """The tensors in an output or a batch, however they lie in tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(inner)
-
-
 def _finite(value) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in _tensors(value))
+    return all(bool(tensor.isfinite().all()) for _, tensor in named_tensors(value))
 
 
 def _largest(value) -> float:
     """The largest absolute value, at least 0."""
-    return max((tensor.abs().max().item() for tensor in _tensors(value) if tensor.numel()), default=0.0)
+    return max((tensor.abs().max().item() for _, tensor in named_tensors(value) if tensor.numel()), default=0.0)
 
 
 @HOOKS.register_module()
@@ -58,7 +49,7 @@ class NonFiniteLossHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Watch the losses of the model and the steps of the optimizer."""
         self.runner = runner
-        self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self.model = get_ori_model(runner.model)
         self.batch = None
         self.handles = [
             self.model.register_forward_hook(self._watch),
@@ -116,7 +107,7 @@ class NonFiniteLossHook(Hook):
             epoch=self.runner.epoch + 1,
             losses=losses,
             state_dict={name: value.cpu().clone() for name, value in self.model.state_dict().items()},
-            inputs=[tensor.cpu() for tensor in _tensors(batch['inputs'])],
+            inputs=[tensor.cpu() for _, tensor in named_tensors(batch['inputs'])],
             samples=[_plain(sample) for sample in batch.get('data_samples') or ()],
         )
         cause, state['modules'] = self._trace(batch)  # in all processes: there may be layers that synchronise them

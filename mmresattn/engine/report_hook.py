@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmpretrain.utils import get_ori_model
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -29,18 +30,14 @@ class ReportHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Write the report."""
-        model = runner.model
-        if is_model_wrapper(model):
-            if not isinstance(model, DistributedDataParallel):
-                return
-            model = model.module
-        if not is_main_process() or runner.val_loop is None:
+        divided = is_model_wrapper(runner.model) and not isinstance(runner.model, DistributedDataParallel)
+        if divided or not is_main_process() or runner.val_loop is None:
             return
         from ..evaluation.report import make_report  # with it comes Matplotlib
 
         file = Path(runner.work_dir, 'report.html')
         page = make_report(
-            model.eval(),
+            get_ori_model(runner.model).eval(),
             runner.val_loop.dataloader.dataset,
             Config(runner.cfg.to_dict()),
             title=Path(runner.cfg.filename or runner.experiment_name).stem,

@@ -1,12 +1,13 @@
 """A backbone that starts from a trained classifier, all of it or not at all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmengine.model import BaseModule, update_init_info
 from mmengine.registry import MODELS, WEIGHT_INITIALIZERS
 from torch import nn
 
+from ..utils import nested_dicts, type_name
 from .addresses import existing
 from .fitting import compare_weights, load_weights
 from .loader import read_checkpoint
@@ -16,8 +17,6 @@ HOW = (
     'Give the checkpoint of a trained classifier: --cfg-options model.backbone.init_cfg.checkpoint=PATH; or one of the '
     'whole model: --cfg-options load_from=PATH.'
 )
-
-
 CHECKED = ('ClassifierWeights', 'PretrainedTrunk')  # initialisers with a method `check`
 
 
@@ -84,17 +83,15 @@ class ClassifierWeights:
         return read_checkpoint(self.checkpoint)
 
 
-def _initialized(cfg: dict | Sequence) -> Iterator[tuple[dict, dict]]:
+def _initialized(model: dict) -> list[tuple[dict, dict]]:
     """Every part of a model's config whose start can be checked before it is built, with that init_cfg."""
-    if isinstance(cfg, dict):
-        init = cfg.get('init_cfg')
-        for entry in init if isinstance(init, (list, tuple)) else [init]:
-            kind = entry.get('type') if isinstance(entry, dict) else None
-            if getattr(kind, '__name__', str(kind)).split('.')[-1] in CHECKED:
-                yield cfg, entry
-    if isinstance(cfg, (dict, list, tuple)):
-        for part in cfg.values() if isinstance(cfg, dict) else cfg:
-            yield from _initialized(part)
+    found = []
+    for part in nested_dicts(model):
+        init = part.get('init_cfg')
+        for entry in init if isinstance(init, list | tuple) else [init]:
+            if isinstance(entry, dict) and type_name(entry) in CHECKED:
+                found.append((part, entry))
+    return found
 
 
 def check_classifier_weights(model: dict) -> None:
@@ -121,5 +118,5 @@ def drop_classifier_weights(model: dict) -> None:
     Args:
         model (dict): Config of a model; changed in place.
     """
-    for part, _ in list(_initialized(model)):
+    for part, _ in _initialized(model):
         part['init_cfg'] = None

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
+from ..utils import listed
 from .loader import CheckpointError, read_checkpoint
 from .record import other_layers, other_preprocessing
 
@@ -146,11 +147,11 @@ def compare_weights(
     given = checkpoint.get('state_dict', checkpoint)
     prefix_dot = f'{prefix.rstrip(".")}.' if prefix else ''
     own = model.state_dict()
+    what = 'the model' if prefix is None else f'this {type(model).__name__}'
     if not any(name.startswith(prefix_dot) for name in given):
-        raise CheckpointError(
-            f'{source} has no weights under {prefix_dot!r}. '
-            f'{_other_prefix(own, given, prefix_dot) or _first_names(given)}'
-        )
+        begin = f'Its names begin with {listed(sorted({name.partition(".")[0] for name in given}), 5)}.'
+        hint = _other_prefix(own, given, prefix_dot) or begin
+        raise CheckpointError(f'{source} has no weights under {prefix_dot!r}. {hint}')
     taken = _as_taken(model, given, prefix_dot)
 
     counters = 'num_batches_tracked'
@@ -181,10 +182,10 @@ def compare_weights(
         name: taken[name] for name in own if name in taken and name not in reshaped and not is_under(name, fresh)
     }
     if any(wrong.values()):
-        found = '; '.join(f'{len(names)} {kind} ({_some(names)})' for kind, names in wrong.items() if names)
+        found = '; '.join(f'{len(names)} {kind} ({listed(names)})' for kind, names in wrong.items() if names)
         under = f' under {prefix!r}' if prefix else ''
         raise CheckpointError(
-            f'{source} does not fit {_what(model, prefix)}: {len(fitting)} of its {len(own)} parameters and buffers '
+            f'{source} does not fit {what}: {len(fitting)} of its {len(own)} parameters and buffers '
             f'are in the file{under} with the same shape. {found}. {_other_prefix(own, given, prefix_dot)}{how}'
         )
     bad = [
@@ -193,7 +194,7 @@ def compare_weights(
         if not name.endswith(counters) and (kind := _unfit(weight, own[name]))
     ]
     if bad:
-        raise CheckpointError(f'{source} has {len(bad)} weights that cannot be used: {_some(bad)}.')
+        raise CheckpointError(f'{source} has {len(bad)} weights that cannot be used: {listed(bad)}.')
     meta = checkpoint.get('meta') or {}
     origins = {id(weight): name for name, weight in given.items()}  # some models move weights, others reshape them
     loaded = {name: origins.get(id(weight), prefix_dot + name) for name, weight in fitting.items()}
@@ -204,7 +205,7 @@ def compare_weights(
         differing += other_preprocessing(model, meta)
     if differing:
         raise CheckpointError(
-            f'{source} has weights of the same shapes as {_what(model, prefix)}, but not for the same network: '
+            f'{source} has weights of the same shapes as {what}, but not for the same network: '
             f'{"; ".join(differing[:3])}{"; ..." if len(differing) > 3 else ""}.'
         )
     return fitting, fresh
@@ -259,15 +260,3 @@ def _other_prefix(own: Collection[str], given: Collection[str], prefix: str) -> 
             if sum(f'{other}{name}' in given for name in own) > len(own) / 2:
                 return f'They are under {other!r} in the file: set prefix={other!r}. '
     return ''
-
-
-def _first_names(given: Collection[str]) -> str:
-    return f'Its names begin with {", ".join(sorted({name.partition(".")[0] for name in given})[:5])}.'
-
-
-def _what(model: nn.Module, prefix: str | None) -> str:
-    return 'the model' if prefix is None else f'this {type(model).__name__}'
-
-
-def _some(names: list[str]) -> str:
-    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')

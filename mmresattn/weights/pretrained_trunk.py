@@ -38,6 +38,7 @@ from ..models.backbones.residual_attention_net import (
     ResidualAttentionNet,
 )
 from ..models.layers import AttentionModule, channel_attention
+from ..utils import listed
 from .loader import read_checkpoint
 
 Weights = dict[str, Tensor]
@@ -91,7 +92,6 @@ class Source:
 
     name: str
     layout: str
-    prefix: str  # of its weights in the checkpoint
     stem: Weights
     stages: list[list[Weights]]  # of each stage its units
     closing: Weights  # the normalisation at the end of a pre-activation network
@@ -182,7 +182,7 @@ def read_source(checkpoint: str, prefix: str | None = None) -> Source:
         if (bias := heads[0].replace('fc.weight', 'fc.bias')) in state:
             classifier['bias'] = state[bias]
     left = [key for key in left if re.sub('(weight|bias)$', 'weight', key) not in heads]
-    return Source(checkpoint, layout, prefix, stem, stages, closing, classifier, left, content['meta'])
+    return Source(checkpoint, layout, stem, stages, closing, classifier, left, content['meta'])
 
 
 def _last_conv(unit: Weights) -> Tensor:
@@ -260,16 +260,11 @@ def match(steps: list[Step], units: list[Weights]) -> dict[str, Weights]:
     return dict(zip([step.name for step in own if step.name in chosen], units))
 
 
-def first_mask(module: AttentionModule) -> float:
-    """The value that a mask has everywhere at the start."""
-    constant = 1.0 if module.activation is channel_attention else 0.0
-    channels = module.mask.linear[-1].out_channels
-    return module.activation(torch.full((1, channels, 2, 2), constant, dtype=torch.float64)).flatten()[0].item()
-
-
 def merge_factor(module: AttentionModule) -> float:
     """By how much the merge of an attention module multiplies the trunk at the start."""
-    return first_mask(module) + module.attention_residual_learning
+    constant = 1.0 if module.activation is channel_attention else 0.0
+    before = torch.full((1, module.mask.linear[-1].out_channels, 2, 2), constant, dtype=torch.float64)
+    return module.activation(before).flatten()[0].item() + module.attention_residual_learning
 
 
 def stage_factors(backbone: ResidualAttentionNet) -> list[float]:
@@ -415,23 +410,6 @@ def _holds_units(arch: Architecture, source: Source) -> bool:
     return len(arch.channels) == len(source.units) and all(a >= b for a, b in zip(arch.units(), source.units))
 
 
-def check_holds(source: Source, backbone: ResidualAttentionNet) -> None:
-    """Check that a backbone can hold a source.
-
-    Raises:
-        ValueError: If it cannot. The message says why, and which architecture can.
-    """
-    if found := problems(source, backbone):
-        names = holders(source)
-        advice = (
-            f'Named architectures that hold it: {", ".join(names)}.' if names else 'No named architecture holds it.'
-        )
-        raise ValueError(
-            f'{source} cannot start this ResidualAttentionNet: {"; ".join(found[:3])}'
-            f'{f"; and {len(found) - 3} more" if len(found) > 3 else ""}. {advice}'
-        )
-
-
 def plain_network(source: Source) -> ResidualAttentionNet:
     """The source itself, as a network of our units without masks. Raises a ValueError if it is made of others."""
     arch = Architecture(
@@ -454,7 +432,7 @@ def start(backbone: ResidualAttentionNet, source: Source) -> float:
 
     Args:
         backbone (ResidualAttentionNet): With initialised weights.
-        source (Source): See :func:`check_holds`.
+        source (Source): See :func:`problems`.
 
     Returns:
         float: How many times as large as in the source the features of its last stage are.
@@ -515,11 +493,15 @@ class PretrainedTrunk:
             Source: What it will start from.
 
         Raises:
-            ValueError: If it cannot; nothing has changed then.
+            ValueError: If it cannot. The message says why, and which architecture can. Nothing has changed then.
         """
         backbone = _backbone(module)
         source = read_source(self.checkpoint, self.prefix)
-        check_holds(source, backbone)
+        if found := problems(source, backbone):
+            names = ', '.join(holders(source))
+            advice = f'Named architectures that hold it: {names}.' if names else 'No named architecture holds it.'
+            more = f'; and {len(found) - 3} more' if len(found) > 3 else ''
+            raise ValueError(f'{source} cannot start this ResidualAttentionNet: {"; ".join(found[:3])}{more}. {advice}')
         return source
 
     def __call__(self, module: nn.Module) -> None:
@@ -551,7 +533,7 @@ class PretrainedTrunk:
         new = [*(f'{name}.mask' for name in masks), *norms[: -1 if source.closing else None]]
         if fc is not None and not taken:
             new.append(f'classifier ({fc.out_features} classes)')
-        left = f'; not used: {", ".join(source.left[:3])}{", ..." if len(source.left) > 3 else ""}' * bool(source.left)
+        left = f'; not used: {listed(source.left)}' if source.left else ''
         factors = ', '.join(f'{factor:.4g}' for factor in stage_factors(backbone))
         for line in (
             f'PretrainedTrunk: took stem, {len(known)} units{" and classifier" * bool(taken)} of {source}{left}.',

@@ -207,7 +207,7 @@ def test_weights_that_do_not_fit_are_counted_and_named():
     assert str(error.value).startswith(
         'x.pth does not fit the model: 4 of its 7 parameters and buffers are in the file with the same shape. 1 not in '
         'the file (body.bias); 2 of another shape (head.weight (5, 3) for (2, 3), head.bias (5,) for (2,)); 4 not in '
-        'the model (more.a, more.b, more.c, ...).'
+        'the model (more.a, more.b, more.c and 1 more).'
     )
     for name in more:
         del state[name]

@@ -272,7 +272,7 @@ def test_prefixes_and_what_is_left(source, tmp_path):
     momentum = {f'momentum_{name.removeprefix("module.")}': value for name, value in state.items()}
     torch.save(dict(state_dict={**state, 'module.queue': torch.zeros(2)}), tmp_path / 'ddp.pth')
     found = read_source(str(tmp_path / 'ddp.pth'))
-    assert found.prefix == 'backbone.' and found.units == (2, 2, 2, 2) and found.unit == 'basic'
+    assert found.units == (2, 2, 2, 2) and found.unit == 'basic'
     assert found.left == ['queue'] and found.classifier['weight'].shape == (CLASSES, 64)
     torch.save(dict(state_dict={**model.state_dict(), **momentum}), tmp_path / 'two.pth')
     for prefix in (None, 'encoder.'):
