@@ -10,8 +10,7 @@ from .dense_checks import check_dense_data, set_classes
 from .image_arrays import ImageArrays
 from .image_files import BrokenImage, check_image, find_image_files
 from .image_folders import ImageFolders
-from .in_memory import InMemory
-from .keep_in_memory import KeepInMemory
+from .in_memory import InMemory, KeepInMemory
 from .noisy_labels import NoisyLabels
 from .photo_folder import PhotoFolder, set_num_classes
 from .value_list import ValueList, read_values

@@ -1,8 +1,5 @@
 from .attention_visualization_hook import AttentionVisualizationHook
-from .autocast_optim_wrapper import AutocastOptimWrapper
-from .channels_last_hook import ChannelsLastWeightsHook
 from .checkpoint_hooks import LoadWeightsHook, WholeCheckpointHook
-from .compile_hook import CompileBackboneHook
 from .corrected_sampler import CorrectedSampler
 from .frozen_modules_hook import FrozenModulesHook
 from .gate_hook import GateHook
@@ -11,6 +8,7 @@ from .nonfinite_hook import NonFiniteLossHook
 from .prediction_pictures_hook import PredictionPicturesHook
 from .replay import ReplayAspectRatioBatchSampler, ReplayHook, ReplaySampler, ReplaySeed
 from .report_hook import ReportHook
+from .speed import AutocastOptimWrapper, ChannelsLastWeightsHook, CompileBackboneHook
 from .stop_hooks import StopOnSignalHook, TimeBudgetHook, TrainingStopped
 from .sync_buffers_hook import SyncSavedBuffersHook
 
