@@ -38,11 +38,7 @@ def enable_operators() -> None:
 
 
 def enable_for(cfg: Config) -> None:
-    """Switch on what a config needs: the operators only for MMDetection and MMSegmentation.
-
-    Args:
-        cfg (Config): The config.
-    """
+    """Switch on what a config needs: the operators only for MMDetection and MMSegmentation."""
     enable()
     if cfg.get('default_scope') in ('mmdet', 'mmseg'):
         enable_operators()

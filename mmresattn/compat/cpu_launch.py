@@ -14,10 +14,7 @@ def prepare_cpu_launch(cfg: Config) -> None:
     """Where there is no accelerator, start the processes of ``torchrun`` with gloo and let DDP stay on the CPU.
 
     PyTorch's SyncBatchNorm works on GPUs only. It becomes BatchNorm, as in MMEngine with one process, and the log
-    says so.
-
-    Args:
-        cfg (Config): Config with its launcher set; ``model_wrapper_cfg`` is added to it.
+    says so. The config, whose launcher is set, gets a ``model_wrapper_cfg``.
     """
     if cfg.launcher != 'pytorch' or torch.accelerator.is_available():
         return

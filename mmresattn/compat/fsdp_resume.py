@@ -4,11 +4,7 @@ from mmengine.config import Config
 
 
 def allow_fsdp_resume(cfg: Config) -> None:
-    """Let a run of a config with ``FSDPStrategy`` be resumed. FSDP is imported for such a config alone.
-
-    Args:
-        cfg (Config): Config of a runner.
-    """
+    """Let a run of a config with ``FSDPStrategy`` be resumed. FSDP is imported for such a config alone."""
     if cfg.get('strategy', {}).get('type') != 'FSDPStrategy':
         return
     from mmengine._strategy.fsdp import FSDP, FSDPStrategy

@@ -30,10 +30,8 @@ from mmcv.cnn.bricks import transformer
 from torch import Tensor
 from torch.nn import functional as F
 
-OPERATORS = {
-    'get_compiler_version': lambda: 'none: operators of torchvision',
-    'get_compiling_cuda_version': lambda: 'none: operators of torchvision',
-}
+VERSIONS = ('get_compiler_version', 'get_compiling_cuda_version')
+OPERATORS = dict.fromkeys(VERSIONS, lambda: 'none: operators of torchvision')
 
 
 def operator(function: Callable) -> Callable:

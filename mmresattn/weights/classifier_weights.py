@@ -52,7 +52,7 @@ class ClassifierWeights:
             FileNotFoundError: If there is none.
             ValueError: If none is given, or if the backbone would overwrite part of the weights.
         """
-        load_weights(module, self._read(module), self.checkpoint, **self._rules())
+        load_weights(module, **self._weights(module))
         for part in module.modules():
             if isinstance(part, BaseModule):
                 part.is_init = True
@@ -61,13 +61,10 @@ class ClassifierWeights:
 
     def check(self, module: nn.Module) -> None:
         """Raise what loading would raise, for a backbone that may be on the meta device."""
-        compare_weights(module, self._read(module), self.checkpoint, **self._rules())
+        compare_weights(module, **self._weights(module))
 
-    def _rules(self) -> dict:
-        how = f'{HOW} If parts of it are in no classifier, name them: init_cfg=dict(..., new=[...]).'
-        return dict(prefix=self.prefix, new=self.new, how=how)
-
-    def _read(self, module: nn.Module) -> dict:
+    def _weights(self, module: nn.Module) -> dict:
+        """Arguments of :func:`load_weights`."""
         name = type(module).__name__
         if self.checkpoint is None:
             raise ValueError(
@@ -80,7 +77,9 @@ class ClassifierWeights:
             raise FileNotFoundError(f'{name} starts from {self.checkpoint}, which does not exist. {HOW}') from error
         if getattr(module, 'zero_init_residual', False):  # after any initialiser but one named "Pretrained"
             raise ValueError(f'{name} sets weights to zero after it was initialised: give it zero_init_residual=False.')
-        return read_checkpoint(self.checkpoint)
+        how = f'{HOW} If parts of it are in no classifier, name them: init_cfg=dict(..., new=[...]).'
+        checkpoint = read_checkpoint(self.checkpoint)
+        return dict(checkpoint=checkpoint, source=self.checkpoint, prefix=self.prefix, new=self.new, how=how)
 
 
 def _initialized(model: dict) -> list[tuple[dict, dict]]:

@@ -43,10 +43,7 @@ def write_whole(path: str | Path, content: bytes) -> None:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A new folder that gets its name when the block ends without an error.
-
-    Args:
-        path (Path): The folder; its parents are made if need be.
+    """A new folder that gets its name when the block ends without an error; its parents are made if need be.
 
     Yields:
         Path: An empty folder beside it, to fill. After an error it stays; the next call empties it.
@@ -61,8 +58,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def lock_work_dir(work_dir: str | Path) -> None:
     """Claim a work dir for this process until it ends, and remove what a killed training left unfinished in it.
 
-    Args:
-        work_dir (str | Path): The work dir; it is made if need be.
+    The work dir is made if need be.
 
     Raises:
         RuntimeError: If another process trains in it.

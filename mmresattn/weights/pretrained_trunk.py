@@ -30,13 +30,7 @@ from mmengine.model import BaseModule, initialize, update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
-from ..models.backbones.residual_attention_net import (
-    ARCHITECTURES,
-    INIT_CFG,
-    STEMS,
-    Architecture,
-    ResidualAttentionNet,
-)
+from ..models.backbones.residual_attention_net import ARCHITECTURES, INIT_CFG, STEMS, Architecture, ResidualAttentionNet
 from ..models.layers import AttentionModule, channel_attention
 from ..utils import listed
 from .loader import read_checkpoint
@@ -56,11 +50,7 @@ LAYOUTS = {
     'ResNet of MMPretrain, torchvision or timm': Layout(
         'layer1.0.conv1.weight',
         ('resnet',),
-        {
-            r'conv1\.': 'stem.0.',
-            r'bn1\.': 'stem.1.0.',
-            r'layer(\d+)\.(\d+)\.': r'unit.\1.\2.',
-        },
+        {r'conv1\.': 'stem.0.', r'bn1\.': 'stem.1.0.', r'layer(\d+)\.(\d+)\.': r'unit.\1.\2.'},
     ),
     'ResNetV2 of timm': Layout(
         'stages.0.blocks.0.conv1.weight',
@@ -77,11 +67,7 @@ LAYOUTS = {
     'residual network of mmresattn': Layout(
         'stage1.unit1.conv1.weight',
         ('cifar', 'conv'),  # of its ImageNet stems the weights do not say which it is
-        {
-            r'stem\.': 'stem.',
-            r'stage(\d+)\.(?:unit)?(\w+)\.': r'unit.\1.\2.',
-            r'norm\d+\.0\.': 'norm.',
-        },
+        {r'stem\.': 'stem.', r'stage(\d+)\.(?:unit)?(\w+)\.': r'unit.\1.\2.', r'norm\d+\.0\.': 'norm.'},
     ),
 }
 
@@ -205,9 +191,7 @@ def find_weights(checkpoint: str) -> str:
         from huggingface_hub import hf_hub_download
 
         cfg = timm.models.get_pretrained_cfg(name)
-        found = (
-            None if cfg is None else cfg.url or (cfg.hf_hub_id and hf_hub_download(cfg.hf_hub_id, 'model.safetensors'))
-        )
+        found = cfg and (cfg.url or cfg.hf_hub_id and hf_hub_download(cfg.hf_hub_id, 'model.safetensors'))
     elif zoo:
         raise ValueError(f'{checkpoint}: {zoo} is not a known zoo. Name weights as mmpretrain::NAME or timm::NAME.')
     else:
@@ -300,15 +284,9 @@ def for_larger_input(norm: Weights, s: float, eps: float) -> Weights:
 
 
 def started_unit(unit: nn.Module, weights: Weights | None, s: float) -> tuple[Weights, float]:
-    """Weights of a unit whose input is ``s`` times that of its counterpart.
+    """Weights of a unit whose input is ``s`` times that of its counterpart, and the factor of its output.
 
-    Args:
-        unit (nn.Module): A unit of the trunk.
-        weights (dict[str, Tensor], optional): Those of its counterpart. None makes it the identity.
-        s (float): The factor.
-
-    Returns:
-        tuple[dict[str, Tensor], float]: Weights by name, and the factor of its output.
+    Without ``weights``, those of the counterpart, it becomes the identity.
     """
     if unit.preactivation:
         first, end, shortcut_norm = 'norm1.0', ['conv3.weight'], None
@@ -375,9 +353,9 @@ def problems(source: Source, backbone: ResidualAttentionNet) -> list[str]:
         modules = {step.name: step.module for step in steps}
         for name, weights in match(steps, units).items():
             found += _differences(name, weights, modules[name])
-    n = len(arch.channels)
-    if hasattr(backbone, f'norm{n}') and not found:
-        found += _differences(f'norm{n}', source.closing, getattr(backbone, f'norm{n}')[0])
+    last = f'norm{len(arch.channels)}'
+    if hasattr(backbone, last) and not found:
+        found += _differences(last, source.closing, getattr(backbone, last)[0])
     return found
 
 
@@ -428,11 +406,7 @@ def plain_network(source: Source) -> ResidualAttentionNet:
 
 
 def start(backbone: ResidualAttentionNet, source: Source) -> float:
-    """Let a backbone begin as a source that it can hold.
-
-    Args:
-        backbone (ResidualAttentionNet): With initialised weights.
-        source (Source): See :func:`problems`.
+    """Let a backbone, whose weights are initialised, begin as a source that it can hold: see :func:`problems`.
 
     Returns:
         float: How many times as large as in the source the features of its last stage are.
@@ -446,10 +420,10 @@ def start(backbone: ResidualAttentionNet, source: Source) -> float:
             else:
                 weights, s = started_unit(module, counterparts.get(name), s)
             state.update({f'{name}.{key}': value for key, value in weights.items()})
-    n = len(backbone.arch.channels)
-    if hasattr(backbone, f'norm{n}'):
-        closing = for_larger_input(source.closing, s, getattr(backbone, f'norm{n}')[0].eps)
-        state.update({f'norm{n}.0.{name}': value for name, value in closing.items()})
+    last = f'norm{len(backbone.arch.channels)}'
+    if hasattr(backbone, last):
+        closing = for_larger_input(source.closing, s, getattr(backbone, last)[0].eps)
+        state.update({f'{last}.0.{name}': value for name, value in closing.items()})
         s = 1.0
     backbone.load_state_dict(state, strict=False)
     return s

@@ -89,8 +89,8 @@ def publish(
         model (nn.Module): The model.
         out (str | Path): File to write, ``.safetensors``.
         config (str): Name of its config.
-        dataset_meta (Mapping[str, Any], optional): Metadata of the data set, of which ``classes`` are kept.
-        input_size (Tuple[int, int], optional): Height and width of the images on which it was trained.
+        dataset_meta (Mapping[str, Any], optional): See :func:`metadata`.
+        input_size (Tuple[int, int], optional): See :func:`metadata`.
 
     Returns:
         str: SHA-256 of the file, in hexadecimal digits.
