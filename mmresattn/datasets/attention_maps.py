@@ -137,8 +137,8 @@ class MapTransform(BaseTransform):
         restore_after = random_state()
 
         def move(attention: np.ndarray) -> np.ndarray:
-            pixels = attention * scale
-            pixels = pixels.round().astype(img.dtype) if scale != 1 else pixels.astype(img.dtype)
+            pixels = (attention * scale).round() if scale != 1 else attention
+            pixels = pixels.astype(img.dtype)
             pixels = pixels if img.ndim == 2 else np.repeat(pixels[..., None], img.shape[2], axis=2)
             restore()
             moved = np.asarray(self.transforms(dict(before, img=pixels))['img'], np.float32)
@@ -170,9 +170,8 @@ class LoadAttentionMap(MapTransform):
             ``map_root/a/b.npy``; if ``image_root/a`` also has a ``b.png``, ``map_root/a/b.jpg.png`` or
             ``map_root/a/b.jpg.npy``. Defaults to None: maps lie directly in ``map_root``, for images whose names
             differ.
-        transforms (Sequence[dict]): The steps that move pixels: of MMPretrain, MMCV or torchvision, with any backend.
-            All others, such as ``ColorJitter`` or ``RandomErasing``, come before or after this transform. Defaults to
-            none.
+        transforms (Sequence[dict]): See :class:`MapTransform`. All other steps, such as ``ColorJitter`` or
+            ``RandomErasing``, come before or after this transform. Defaults to none.
 
     Raises:
         FileNotFoundError: If there is no folder ``map_root``.
@@ -192,14 +191,7 @@ class LoadAttentionMap(MapTransform):
         self.owners: dict[Path, Path] = {}
 
     def find(self, image: str) -> Path | None:
-        """The file of the map of an image.
-
-        Args:
-            image (str): Path of the image.
-
-        Returns:
-            Path | None: Path of its map, None if it has none.
-        """
+        """The file of the map of an image, by the path of the image; None if it has none."""
         image = Path(os.path.abspath(image))
         if self.image_root and not image.is_relative_to(self.image_root):
             raise ValueError(f'The image {image} is not in the image_root of LoadAttentionMap, {self.image_root}.')
@@ -225,15 +217,7 @@ class LoadAttentionMap(MapTransform):
         return found[0]
 
     def transform(self, results: dict) -> dict | None:
-        """Load the map, and move image and map.
-
-        Args:
-            results (dict): With ``img`` (H, W) or (H, W, C).
-
-        Returns:
-            dict | None: The results of ``transforms``, with ``gt_attention_map`` if there is a map; None if a step
-            asks for another image.
-        """
+        """Load the map, and move image and map; None if a step asks for another image."""
         path = self.find(results['img_path'])
         if path is None:
             return self.transforms(results)

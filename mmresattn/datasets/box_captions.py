@@ -28,29 +28,18 @@ def _cells(kind: str, count: int) -> str:
 
 
 def place_of(box: Sequence[float], shape: tuple[int, int]) -> str:
-    """The quarter of the image in which the middle of a box is.
-
-    Args:
-        box (Sequence[float]): x1, y1, x2, y2 in pixels.
-        shape (Tuple[int, int]): Height and width of the image.
-
-    Returns:
-        str: ``'upper left'``, ``'upper right'``, ``'lower left'`` or ``'lower right'``.
-    """
+    """In which quarter of an image (H, W) the middle of a box (x1, y1, x2, y2) is, such as ``'upper left'``."""
     x1, y1, x2, y2 = box
     return f'{"upper" if y1 + y2 < shape[0] else "lower"} {"left" if x1 + x2 < shape[1] else "right"}'
 
 
 def describe_cells(white: Sequence[Sequence[float]], red: int, shape: tuple[int, int]) -> str:
-    """A caption of white and red blood cells, with the place of the largest white cell.
+    """A caption such as ``'one white cell at the upper left and eleven red cells'``, with the place of the largest.
 
     Args:
         white (Sequence): Boxes (x1, y1, x2, y2) of the white cells.
         red (int): Number of red cells.
         shape (Tuple[int, int]): Height and width of the image.
-
-    Returns:
-        str: Such as ``'one white cell at the upper left and eleven red cells'``.
     """
     largest = max(white, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]), default=None)
     place = '' if largest is None else f' at the {place_of(largest, shape)}'

@@ -59,13 +59,7 @@ class LoadCheckedImage(LoadImageFromFile):
         self.broken: dict[str, str] = {}
 
     def transform(self, results: dict) -> dict | None:
-        """Load an image.
-
-        Args:
-            results (dict): With ``img_path``.
-
-        Returns:
-            dict | None: With ``img``, ``img_shape`` and ``ori_shape``; None to ask for another image.
+        """Load ``img``, ``img_shape`` and ``ori_shape`` from ``img_path``; None asks for another image.
 
         Raises:
             BrokenImage: If the file is no whole image, or not there, and shall not be skipped.

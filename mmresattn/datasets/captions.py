@@ -74,13 +74,7 @@ class KarpathyCaptions(BaseDataset):
     ``Resize`` and ``RandomFlip`` move along with the image.
     """
 
-    def __init__(
-        self,
-        ann_file: str,
-        split: str | Sequence[str],
-        boxes: str | None = None,
-        **kwargs,
-    ) -> None:
+    def __init__(self, ann_file: str, split: str | Sequence[str], boxes: str | None = None, **kwargs) -> None:
         self.splits = [split] if isinstance(split, str) else list(split)
         self.boxes = boxes
         super().__init__(ann_file=ann_file, **kwargs)

@@ -19,16 +19,6 @@ CELEBA_ATTRIBUTES = (
 SPLITS = ('train', 'val', 'test')  # 0, 1 and 2 in the file
 
 
-def _lines(path: str) -> list[tuple[int, str]]:
-    try:
-        return read_lines(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'CelebA has no file {path}. Expected list_attr_celeba.txt and list_eval_partition.txt beside the folder '
-            'img_align_celeba of images.'
-        ) from error
-
-
 @DATASETS.register_module()
 class CelebAAttributes(BaseDataset):
     """CelebA as it is distributed: a folder of images, ``list_attr_celeba.txt`` and ``list_eval_partition.txt``.
@@ -66,12 +56,15 @@ class CelebAAttributes(BaseDataset):
         super().__init__(ann_file, data_root=data_root, data_prefix=data_prefix, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Read and check the files.
-
-        Returns:
-            List[dict]: ``img_path`` and ``gt_score`` (40,), 1 for the attributes that the face has and 0 for others.
-        """
-        (_, count), *rows = _lines(self.ann_file)
+        """``img_path`` and ``gt_score`` (40,) of each image: 1 for the attributes that the face has, else 0."""
+        try:
+            (_, count), *rows = read_lines(self.ann_file)
+            partition = read_lines(self.partition_file)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'{error} Expected list_attr_celeba.txt and list_eval_partition.txt beside the folder '
+                'img_align_celeba of images.'
+            ) from error
         (_, names), *rows = rows or [(0, '')]
         if names.split() != CELEBA_ATTRIBUTES or count != str(len(rows)):
             raise ValueError(
@@ -89,7 +82,7 @@ class CelebAAttributes(BaseDataset):
             attributes[name] = np.array([value == '1' for value in values], np.float32)
         wanted = {str(SPLITS.index(split)) for split in self.splits}
         chosen = []
-        for number, line in _lines(self.partition_file):
+        for number, line in partition:
             words = line.split()
             if len(words) != 2 or words[1] not in ('0', '1', '2'):
                 raise ValueError(

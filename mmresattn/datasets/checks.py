@@ -37,12 +37,11 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
     num_classes = head.get('num_classes') if isinstance(head, dict) else None
     num_classes = num_classes if isinstance(num_classes, int) else None  # a dict of several tasks
     numbered: list[tuple[str, list[str]]] = []
-    for loader in loaders:
-        for dataset in innermost_data_sets((cfg.get(loader) or {}).get('dataset') or {}):
-            check_files(loader, dataset)
-            check_pipeline(loader, dataset)
-            if classes := check_labels(loader, dataset, num_classes):
-                numbered.append((loader, classes))
+    for loader, dataset in data_sets_of(cfg, loaders):
+        check_files(loader, dataset)
+        check_pipeline(loader, dataset)
+        if classes := check_labels(loader, dataset, num_classes):
+            numbered.append((loader, classes))
     for (first, names), (second, others) in combinations(numbered, 2):
         if names != others:
             differing = sorted({*names} ^ {*others})
@@ -75,11 +74,6 @@ def check_files(loader: str, dataset: dict) -> None:
 
 def check_labels(loader: str, dataset: dict, num_classes: int | None) -> list[str] | None:
     """Check the labels of images in folders or in a list, and the names of the classes.
-
-    Args:
-        loader (str): Name of the dataloader, for messages.
-        dataset (dict): Config of a data set.
-        num_classes (int, optional): Number of classes of the model.
 
     Returns:
         list[str] | None: Names of classes in the order of their labels, where these come from folders.
@@ -135,6 +129,14 @@ def check_pipeline(loader: str, dataset: dict) -> None:
                     f'{loader}: {kind} comes after LoadAttentionMap and would move images without their maps. '
                     'Put it into the `transforms` of LoadAttentionMap, or before it.'
                 )
+
+
+def data_sets_of(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[str, dict]]:
+    """The configs of the innermost data sets of dataloaders, each with the name of its dataloader."""
+    for loader in loaders:
+        if dataset := (cfg.get(loader) or {}).get('dataset'):
+            for inner in innermost_data_sets(dataset):
+                yield loader, inner
 
 
 def innermost_data_sets(dataset: dict) -> Iterator[dict]:

@@ -95,8 +95,8 @@ class CorrectionLog:
                 raise ReplacedMeanwhile(f'{who} this map while you were editing it.')
             digest = hashlib.sha256(png).hexdigest()
             entry = {**entry, 'map': map_file(*key), 'sha256': digest}
-            self._write(f'{HISTORY}/{digest}.png', png)
-            self._write(entry['map'], png)
+            for name in (f'{HISTORY}/{digest}.png', entry['map']):
+                write_whole(self.inside(name), png)
             return self._append('save', entry)
 
     def take_back(self, image: str, layer: str) -> None:
@@ -128,7 +128,7 @@ class CorrectionLog:
             path = self.inside(f'{HISTORY}/{entry["sha256"]}.png')
             if not path.is_file():
                 raise FileNotFoundError(f'{path} was deleted: this map cannot be brought back.')
-            self._write(entry['map'], path.read_bytes())
+            write_whole(self.inside(entry['map']), path.read_bytes())
             if (image, layer) in self.taken_back:
                 self._append('bring back', dict(image=image, layer=layer))
             return entry
@@ -151,11 +151,11 @@ class CorrectionLog:
             # A process that was killed in the middle of saving leaves a map that no line names.
             unnamed = {path.stem for path in self.inside(HISTORY).glob('*.png')} - self._versions
             for entry in self.saved.values():
-                name, digest = entry['map'], None
-                if name in files:
-                    digest = _digest(self.inside(name))
+                name = entry['map']
+                digest = _digest(self.inside(name)) if name in files else None
                 if digest in unnamed:
-                    self._write(name, self.inside(f'{HISTORY}/{entry["sha256"]}.png').read_bytes())
+                    saved = self.inside(f'{HISTORY}/{entry["sha256"]}.png').read_bytes()
+                    write_whole(self.inside(name), saved)
                 elif digest != entry['sha256']:
                     notes['changed' if digest else 'deleted'].append(name)
             taken_back = {(entry['map'], entry['sha256']) for entry in self.taken_back.values()}
@@ -186,9 +186,6 @@ class CorrectionLog:
         if not path.is_relative_to(self.folder) or path == self.folder:
             raise ValueError(f'{name!r} is not within {self.folder}: it leads to {path}. Remove the link.')
         return path
-
-    def _write(self, name: str, content: bytes) -> None:
-        write_whole(self.inside(name), content)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

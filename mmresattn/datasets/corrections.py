@@ -75,15 +75,14 @@ class Corrections:
         log = CorrectionLog(self.folder)
         self.by_image = {image: Correction(image) for image in log.skipped}
         for (image, layer), entry in log.saved.items():
+            path = self.folder / entry['map']
+            if not path.is_file():
+                raise FileNotFoundError(f'{manifest} names {path}, which does not exist.')
             correction = self.by_image.setdefault(image, Correction(image))
             correction.strokes += entry['strokes']
-            correction.maps[layer] = self.folder / entry['map']
+            correction.maps[layer] = path
         if not self.by_image:
             raise ValueError(f'{manifest} has no corrections that were not taken back.')
-        for correction in self.by_image.values():
-            for path in correction.maps.values():
-                if not path.is_file():
-                    raise FileNotFoundError(f'{manifest} names {path}, which does not exist.')
 
     def __len__(self) -> int:
         return len(self.by_image)
@@ -94,14 +93,7 @@ class Corrections:
         return sorted({layer for correction in self.by_image.values() for layer in correction.maps})
 
     def of(self, image: str | Path) -> Correction | None:
-        """The correction of an image.
-
-        Args:
-            image (str | Path): Path of the image. Its last parts are the name under which it was corrected.
-
-        Returns:
-            Correction | None: None if the image was not corrected.
-        """
+        """The correction of an image, whose path ends in the name under which it was corrected; None without one."""
         parts = PurePath(image).parts
         names = ('/'.join(parts[-n:]) for n in range(1, len(parts) + 1))
         return next((self.by_image[name] for name in names if name in self.by_image), None)
@@ -146,14 +138,7 @@ class LoadCorrection(MapTransform):
         self.layer = layer
 
     def transform(self, results: dict) -> dict | None:
-        """Load the correction, and move image and correction.
-
-        Args:
-            results (dict): With ``img`` (H, W) or (H, W, C).
-
-        Returns:
-            dict | None: The results of ``transforms`` and the areas; None if a step asks for another image.
-        """
+        """Load the correction, and move image and correction; None if a step asks for another image."""
         correction = self.corrections.of(results['img_path'])
         if correction is None:
             return self.transforms(results)

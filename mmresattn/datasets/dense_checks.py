@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS
 from PIL import Image
 
 from ..utils import listed
-from .checks import innermost_data_sets
+from .checks import data_sets_of
 
 MOST_MASKS = 2000  # as many are read of each data set
 LAYOUTS = {
@@ -42,7 +42,7 @@ def set_classes(cfg: Config) -> None:
         FileNotFoundError: If the file that holds the classes is missing. The message says the layout of the folder.
         ValueError: If it holds no classes.
     """
-    dataset = next((dataset for _, dataset in _of_loaders(cfg, ['train_dataloader'])), {})
+    dataset = next((dataset for _, dataset in data_sets_of(cfg, ['train_dataloader'])), {})
     if (dataset.get('metainfo') or {}).get('classes', ()) is not None:
         return
     root = dataset.data_root
@@ -57,7 +57,7 @@ def set_classes(cfg: Config) -> None:
         classes = [line.strip() for line in list_from_file(path) if line.strip()]
     if not classes:
         raise ValueError(f'{path} holds no classes.')
-    for _, dataset in _of_loaders(cfg, ('train_dataloader', 'val_dataloader', 'test_dataloader')):
+    for _, dataset in data_sets_of(cfg, ('train_dataloader', 'val_dataloader', 'test_dataloader')):
         dataset.metainfo = dict(dataset.get('metainfo') or {}, classes=tuple(classes))
     for _, head in _heads(cfg.model):
         head.num_classes = len(classes)
@@ -79,7 +79,7 @@ def check_dense_data(cfg: Config, loaders: Sequence[str]) -> None:
     scope = cfg.get('default_scope')
     if scope not in ('mmdet', 'mmseg'):
         return
-    for loader, dataset in _of_loaders(cfg, loaders):
+    for loader, dataset in data_sets_of(cfg, loaders):
         with DATASETS.switch_scope_and_registry(scope) as registry:
             kind = registry.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
         named = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}.get('classes')
@@ -149,26 +149,25 @@ def _check_masks(loader: str, dataset: dict, kind: type, classes: list[str]) -> 
     images, masks = (os.path.join(root, prefix[key]) for key in ('img_path', 'seg_map_path'))
     standard = dict(img_suffix='.jpg', seg_map_suffix='.png', reduce_zero_label=False, ignore_index=255)
     own = {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
-    settings = {name: dataset.get(name, own.get(name, value)) for name, value in standard.items()}
-    suffixes = settings['img_suffix'], settings['seg_map_suffix']
+    settings = (dataset.get(name, own.get(name, value)) for name, value in standard.items())
+    img_suffix, mask_suffix, zero_ignored, ignored = settings
     if dataset.get('ann_file'):
         names = [line.strip() for line in list_from_file(os.path.join(root, dataset.ann_file)) if line.strip()]
-        _check_exist(loader, images, [name + suffixes[0] for name in names])
+        _check_exist(loader, images, [name + img_suffix for name in names])
     else:
         found = (os.path.relpath(os.path.join(at, name), images) for at, _, files in os.walk(images) for name in files)
-        names = sorted(name.removesuffix(suffixes[0]) for name in found if name.endswith(suffixes[0]))
+        names = sorted(name.removesuffix(img_suffix) for name in found if name.endswith(img_suffix))
         if not names:
-            raise FileNotFoundError(f'{loader}: there are no images *{suffixes[0]} (img_suffix) in {images}.')
-    _check_exist(loader, masks, [name + suffixes[1] for name in names])
-    zero_ignored, ignored = settings['reduce_zero_label'], settings['ignore_index']
+            raise FileNotFoundError(f'{loader}: there are no images *{img_suffix} (img_suffix) in {images}.')
+    _check_exist(loader, masks, [name + mask_suffix for name in names])
     lowest = int(zero_ignored)
     found = set()
     known = (getattr(kind, 'METAINFO', None) or {}).get('classes') or classes  # of which `classes` may be a part
     trained = {*range(lowest, len(known) + lowest)}
     allowed = trained | {ignored} | ({0} if zero_ignored else set())
     for name in names[:: -(-len(names) // MOST_MASKS)]:
-        path = os.path.join(masks, name + suffixes[1])
-        with Image.open(path) as mask, Image.open(os.path.join(images, name + suffixes[0])) as image:
+        path = os.path.join(masks, name + mask_suffix)
+        with Image.open(path) as mask, Image.open(os.path.join(images, name + img_suffix)) as image:
             if mask.size != image.size:
                 raise ValueError(
                     f'{path} is {mask.width} pixels wide and {mask.height} high; its image is {image.width} wide and '
@@ -214,13 +213,6 @@ def _check_exist(source: str, folder: str, names: Sequence[str]) -> None:
         raise FileNotFoundError(
             f'{source}: {len(missing)} of {len(names)} files are not in {folder}: {listed(missing)}.'
         )
-
-
-def _of_loaders(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[str, dict]]:
-    for loader in loaders:
-        if dataset := (cfg.get(loader) or {}).get('dataset'):
-            for inner in innermost_data_sets(dataset):
-                yield loader, inner
 
 
 def _heads(model: dict) -> Iterator[tuple[str, dict]]:

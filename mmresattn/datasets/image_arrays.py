@@ -61,11 +61,7 @@ class ImageArrays(BaseDataset):
         super().__init__(ann_file='', **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Read, check and split the arrays.
-
-        Returns:
-            List[dict]: ``img``, ``img_shape``, ``ori_shape`` and ``gt_label`` for each sample.
-        """
+        """``img``, ``img_shape``, ``ori_shape`` and ``gt_label`` of each sample of the split."""
         arrays = load_digits() if self.data == 'digits' else load_npz(self.data)
         images, labels, classes = arrays['images'], arrays['labels'], arrays['classes']
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.ndim == 4 and images.shape[3] != 3:
@@ -85,15 +81,8 @@ class ImageArrays(BaseDataset):
             train, test = train_test_split(indices, test_size=0.2, stratify=labels, random_state=0)
             indices = np.sort(train if self.split == 'train' else test)
         bgr = images[..., ::-1] if images.ndim == 4 else np.repeat(images[..., None], 3, axis=3)
-        return [
-            dict(
-                img=np.ascontiguousarray(bgr[i]),
-                img_shape=bgr.shape[1:3],
-                ori_shape=bgr.shape[1:3],
-                gt_label=int(labels[i]),
-            )
-            for i in indices
-        ]
+        shape = dict(img_shape=bgr.shape[1:3], ori_shape=bgr.shape[1:3])
+        return [dict(img=np.ascontiguousarray(bgr[i]), gt_label=int(labels[i]), **shape) for i in indices]
 
     def extra_repr(self) -> list[str]:
         """The extra repr information of the data set."""

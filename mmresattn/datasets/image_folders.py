@@ -52,23 +52,18 @@ class ImageFolders(CustomDataset):
     """
 
     def load_data_list(self) -> list[dict]:
-        """Find the images.
-
-        Returns:
-            List[dict]: ``img_path`` and, with labels, ``gt_label`` of each.
-        """
+        """``img_path`` and, with labels, ``gt_label`` of each image."""
         if self.ann_file:
             num_classes = None if self.CLASSES is None else len(self.CLASSES)
             samples = read_image_list(self.ann_file, num_classes, self.with_label)
         else:
             samples = self._find_samples()
-        samples = [sample if isinstance(sample, tuple) else (sample, None) for sample in samples]
         return [
             dict(img_path=join_path(self.img_prefix, name), **({} if label is None else dict(gt_label=label)))
             for name, label in samples
         ]
 
-    def _find_samples(self) -> list:
+    def _find_samples(self) -> list[tuple[str, int | None]]:
         if self.with_label:
             folders = class_folders(self.img_prefix)
             if self.CLASSES is None:
@@ -76,10 +71,9 @@ class ImageFolders(CustomDataset):
             check_class_names(self.CLASSES, folders, self.img_prefix)
             self.folder_to_idx = {name: i for i, name in enumerate(self.CLASSES)}
             samples, _ = get_samples(self.img_prefix, self.folder_to_idx, self.is_valid_file)
-            samples = [sample for sample in samples if not is_hidden(sample[0])]
         else:
-            samples, _ = get_samples(self.img_prefix, None, self.is_valid_file)
-            samples = [sample for sample in samples if not is_hidden(sample)]
+            samples = [(name, None) for name in get_samples(self.img_prefix, None, self.is_valid_file)[0]]
+        samples = [(name, label) for name, label in samples if not is_hidden(name)]
         if not samples:
             raise ValueError(
                 f'There are no images in {self.img_prefix}{" in a folder per class" * self.with_label}. Images end in '

@@ -94,11 +94,7 @@ class NoisyLabels(BaseDataset):
         del self.dataset  # all of it is here now
 
     def load_data_list(self) -> list[dict]:
-        """Take over the annotations, check the labels, draw and say how much noise there is.
-
-        Returns:
-            List[dict]: The annotations of the data set, with ``gt_label`` drawn and ``clean_label`` besides.
-        """
+        """The annotations of the data set, checked, with ``gt_label`` drawn and ``clean_label`` besides."""
         infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))]
         self._metainfo = self.dataset.metainfo
         classes = self.CLASSES
@@ -124,14 +120,7 @@ class NoisyLabels(BaseDataset):
         return [dict(info, gt_label=int(n), clean_label=int(c)) for info, n, c in zip(infos, noisy, clean)]
 
     def prepare_data(self, idx: int) -> dict | None:
-        """A sample after the pipeline, with its true label.
-
-        Args:
-            idx (int): The index.
-
-        Returns:
-            dict | None: What the pipeline gives, where ``data_samples`` if any has ``clean_label`` (1,).
-        """
+        """A sample after the pipeline, where ``data_samples`` if any has ``clean_label`` (1,)."""
         info = self.get_data_info(idx)
         clean = torch.tensor([info['clean_label']])
         sample = self.pipeline(info)
@@ -140,11 +129,7 @@ class NoisyLabels(BaseDataset):
         return sample
 
     def transition_matrix(self) -> np.ndarray:
-        """How often each class became which.
-
-        Returns:
-            np.ndarray: Counts (K, K), true label by noisy label. Divided by the sums of its rows it estimates Q.
-        """
+        """Counts (K, K), true label by noisy label. Divided by the sums of its rows it estimates Q."""
         counts = np.zeros((len(self.CLASSES), len(self.CLASSES)), dtype=np.int64)
         for i in range(len(self)):
             info = self.get_data_info(i)

@@ -21,13 +21,7 @@ or {root}/<class>/* alone. Give the folder with --cfg-options data_root=FOLDER."
 
 
 def read_classes(root: str) -> list[str]:
-    """Names of the classes: those of the folders with training images, in alphabetical order.
-
-    Args:
-        root (str): Folder of a :class:`PhotoFolder`.
-
-    Returns:
-        list[str]: At least two names.
+    """Names of the classes of a :class:`PhotoFolder`: those of its folders with training images, sorted.
 
     Raises:
         FileNotFoundError: If there is no such folder, or there are fewer than two folders of classes in it.
@@ -97,11 +91,7 @@ class PhotoFolder(BaseDataset):
         super().__init__(ann_file='', data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """List the images of the split.
-
-        Returns:
-            list[dict]: ``img_path`` and ``gt_label`` of each image.
-        """
+        """``img_path`` and ``gt_label`` of each image of the split."""
         classes = read_classes(self.data_root)
         self._metainfo.setdefault('classes', tuple(classes))
         root = Path(self.data_root).expanduser()

@@ -61,7 +61,7 @@ def paint(strokes: Sequence[Mapping], shape: Sequence[int]) -> np.ndarray:
             value = 0.0 if tool == 'eraser' else _number(stroke, 'value')
             mask, box = _mask(stroke, tool, points, (height, width))
             share = strength * mask
-        attention[box] = (1 - share) * attention[box] + (0 if tool == 'eraser' else share * value)
+        attention[box] = (1 - share) * attention[box] + share * value
         opacity[box] = (1 - share) * opacity[box] + (0 if tool == 'eraser' else share)
     attention = np.divide(attention, opacity, where=opacity > 0, out=np.zeros_like(opacity))
     return np.stack([attention, opacity], -1).clip(0, 1)  # rounding exceeds 1

@@ -73,12 +73,10 @@ class ValueList(BaseDataset):
         self._metainfo['values'] = names
         for i, name in enumerate(names):
             if not self.test_mode and len({values[i] for _, values in rows}) == 1:
-                raise ValueError(
-                    f'{self.ann_file}: {name} is {rows[0][1][i]:g} for every image; nothing can be learnt.'
-                )
+                value = rows[0][1][i]
+                raise ValueError(f'{self.ann_file}: {name} is {value:g} for every image; nothing can be learnt.')
         folder = Path(self.data_prefix.get('img_path') or '')
-        missing = [file for file, _ in rows if not os.path.isfile(folder / file)]
-        if missing:
+        if missing := [file for file, _ in rows if not os.path.isfile(folder / file)]:
             raise FileNotFoundError(
                 f'{self.ann_file}: {len(missing)} of {len(rows)} images are not in {folder.absolute()}, such as '
                 f'{missing[0]}.'

@@ -66,7 +66,7 @@ def test_a_sample_reaches_the_loss(tmp_path):
 
 
 def test_wrong_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='no file .*list_attr_celeba.txt. Expected .* beside the folder'):
+    with pytest.raises(FileNotFoundError, match='list_attr_celeba.txt is not a file, .* Expected .* beside the folder'):
         CelebAAttributes(str(tmp_path))
     with pytest.raises(ValueError, match=r"splits are a list of .*'val'.*not 'train'"):
         CelebAAttributes(write(tmp_path), 'train')
