@@ -73,32 +73,19 @@ def is_detector(model: nn.Module) -> bool:
 
 
 def forward_images(model: nn.Module, images: Tensor, **kwargs) -> Tensor | tuple[Tensor, ...]:
-    """What a model computes from images alone.
+    """What a model computes from images (N, C, H, W) alone.
 
-    Args:
-        model (nn.Module): Any model. Of a detector backbone and neck run, because its heads want boxes or sizes of
-            images as well.
-        images (Tensor): Images (N, C, H, W).
-        **kwargs: Of the forward pass of other models.
-
-    Returns:
-        Tensor | Tuple[Tensor, ...]: The features of a detector, or what the forward pass returns.
+    Of a detector backbone and neck run, because its heads want boxes or sizes of images as well; of other models the
+    forward pass, with ``kwargs``.
     """
     return model.extract_feat(images) if is_detector(model) else model(images, **kwargs)
 
 
 def class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Logits of a classifier, which some of MMPretrain's return in other forms.
-
-    Args:
-        model (nn.Module): A classifier of MMPretrain's kind.
-        inputs (Tensor): Preprocessed images (N, C, H, W).
-
-    Returns:
-        Tensor: Logits (N, classes).
+    """Logits (N, classes) of a classifier of MMPretrain's kind for preprocessed images (N, C, H, W).
 
     Raises:
-        ValueError: If the classifier returns anything else.
+        ValueError: If the classifier returns anything else, as some of MMPretrain's do.
     """
     scores = model(inputs, mode='tensor')
     if not isinstance(scores, Tensor) or scores.dim() != 2:
@@ -116,11 +103,7 @@ def count_multiply_adds(model: Callable, *args, **kwargs) -> int:
 
     Args:
         model (Callable): The model, on any device, or a function that runs it; on ``meta`` nothing is computed.
-        *args: Of the forward pass.
-        **kwargs: Of the forward pass.
-
-    Returns:
-        int: Their number.
+        *args, **kwargs: Of the forward pass.
     """
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         model(*args, **kwargs)

@@ -90,8 +90,7 @@ class AttentionVisualizationHook(Hook):
                 'AttentionVisualizationHook draws in one process, which needs the whole model; this one is divided '
                 f'among them by {type(runner.model).__name__}. Take the hook out, or use DDP.'
             )
-        names = attention_maps(get_ori_model(runner.model), self.layers)
-        kinds = {tap.kind for tap in names.values()}
+        kinds = {tap.kind for tap in attention_maps(get_ori_model(runner.model), self.layers).values()}
         if kinds <= {'channel'}:
             raise ValueError(
                 f'AttentionVisualizationHook draws maps with positions; this model has {kinds or "no"} maps.'

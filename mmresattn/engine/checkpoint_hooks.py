@@ -23,11 +23,7 @@ class WholeFilesBackend(LocalBackend):
     """MMEngine's files on a disk, where a file appears under its name once all of it is written."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write a file.
-
-        Args:
-            obj (bytes): What to write.
-            filepath (str | Path): Where. A file that is there already stays as it is until the new one is whole.
+        """Write a file. One that is there already stays as it is until the new one is whole.
 
         Raises:
             OSError: If it cannot be written, such as on a full disk. Nothing is left behind then.
@@ -128,12 +124,7 @@ class LoadWeightsHook(Hook):
 
 
 def check_resumable(runner: Runner, checkpoint: dict, source: str) -> None:
-    """Check that a checkpoint holds a state from which this training can go on.
-
-    Args:
-        runner (Runner): Runner whose optimizer is built.
-        checkpoint (dict): The checkpoint.
-        source (str): Its path, for messages.
+    """Check that a checkpoint holds a state from which this training, whose optimizer is built, can go on.
 
     Raises:
         CheckpointError: If it lacks a part, is past the end of this training or of another optimizer.

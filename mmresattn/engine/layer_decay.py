@@ -46,15 +46,8 @@ class BackboneLayerDecayConstructor(DefaultOptimWrapperConstructor):
             raise ValueError(f'{type(self).__name__} multiplies rates: give the optimizer an lr.')
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
-        """Add a group for every trained parameter, with ``lr_scale``, ``layer_id`` and ``param_name`` beside its rate.
-
-        Args:
-            params (list[dict]): The groups, changed in place.
-            module (nn.Module): The model.
-            prefix (str): Its name; MMEngine calls this method for every module below.
-            **kwargs: Handed on.
-        """
-        if prefix:
+        """Add a group for every trained parameter, with its rate, ``lr_scale``, ``layer_id`` and ``param_name``."""
+        if prefix:  # MMEngine calls this method for every module below
             super().add_params(params, module, prefix, **kwargs)
             return
         backbone = getattr(module, 'backbone', None)

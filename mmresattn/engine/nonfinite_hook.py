@@ -2,6 +2,7 @@
 
 import io
 import math
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -42,15 +43,12 @@ class NonFiniteLossHook(Hook):
     """
 
     priority = 'VERY_HIGH'  # before anything is averaged over steps, or saved
-
-    def __init__(self) -> None:
-        self.losses = None
+    losses = batch = None
 
     def before_train(self, runner: Runner) -> None:
         """Watch the losses of the model and the steps of the optimizer."""
         self.runner = runner
         self.model = get_ori_model(runner.model)
-        self.batch = None
         self.handles = [
             self.model.register_forward_hook(self._watch),
             runner.optim_wrapper.optimizer.register_step_pre_hook(self._check),
@@ -134,31 +132,28 @@ class NonFiniteLossHook(Hook):
         """Run the step again and say what came first."""
         modules = []
 
-        def note(name):
-            def hook(module, args, kwargs, output):
-                if _finite(output):
-                    return
-                own = [*module.named_parameters(recurse=False)]
-                if not module.training:
-                    own += module.named_buffers(recurse=False)  # else they may have taken in this very batch
-                modules.append(
-                    dict(
-                        name=name,
-                        type=type(module).__name__,
-                        weights=[key for key, value in own if not _finite(value)],
-                        finite_inputs=_finite([args, kwargs]),
-                        largest_input=_largest([args, kwargs]),
-                        largest_weight=_largest([value for _, value in own]),
-                    )
+        def note(name, module, args, kwargs, output):
+            if _finite(output):
+                return
+            own = [*module.named_parameters(recurse=False)]
+            if not module.training:
+                own += module.named_buffers(recurse=False)  # else they may have taken in this very batch
+            modules.append(
+                dict(
+                    name=name,
+                    type=type(module).__name__,
+                    weights=[key for key, value in own if not _finite(value)],
+                    finite_inputs=_finite([args, kwargs]),
+                    largest_input=_largest([args, kwargs]),
+                    largest_weight=_largest([value for _, value in own]),
                 )
-
-            return hook
+            )
 
         for hook in self.runner.hooks:
             if isinstance(hook, ReplayHook):
                 hook.before_train_iter(self.runner, 0, batch)
         handles = [
-            module.register_forward_hook(note(name or 'the whole model'), with_kwargs=True)
+            module.register_forward_hook(partial(note, name or 'the whole model'), with_kwargs=True)
             for name, module in self.model.named_modules()
         ]
         with (

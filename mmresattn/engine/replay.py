@@ -6,7 +6,7 @@ save, and neither the number of workers nor an interruption changes the result.
 """
 
 import logging
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from itertools import chain, count, islice, repeat
 
 from mmcv.transforms import BaseTransform
@@ -41,23 +41,14 @@ class ReplaySampler(DefaultSampler):
     """MMEngine's ``DefaultSampler`` that can start anywhere and says to the pipeline which draw a sample is.
 
     Args:
-        dataset (Sized): The data set.
-        shuffle (bool): Whether to shuffle, anew each epoch. Defaults to True.
-        seed (int, optional): Seed, equal on all ranks. Defaults to the runner's.
-        round_up (bool): Whether ranks get equally many samples, by repeating some. Defaults to True.
+        *args: See ``DefaultSampler``: ``dataset``, ``shuffle``, ``seed`` (equal on all ranks) and ``round_up``.
         infinite (bool): Whether one epoch follows the other without end, for iteration-based training. Defaults to
             False.
+        **kwargs: See ``DefaultSampler``.
     """
 
-    def __init__(
-        self,
-        dataset: Sized,
-        shuffle: bool = True,
-        seed: int | None = None,
-        round_up: bool = True,
-        infinite: bool = False,
-    ) -> None:
-        super().__init__(dataset, shuffle, seed, round_up)
+    def __init__(self, *args, infinite: bool = False, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
         self.infinite = infinite
         self.skipped = 0
 
@@ -132,8 +123,7 @@ class ReplaySeed(BaseTransform):
     - sample_idx (:class:`Draw`, from :class:`ReplaySampler`)
     """
 
-    def __init__(self) -> None:
-        self.seeded = self.warned = False
+    seeded = warned = False
 
     def transform(self, results: dict) -> dict:
         draw = results.get('sample_idx')

@@ -2,11 +2,11 @@
 
 import multiprocessing
 import os
-import os.path as osp
 import signal
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import torch
 from mmengine.dist import all_reduce, barrier, is_main_process
@@ -101,8 +101,7 @@ class StopOnSignalHook(StopHook):
     this kind: it is about to end.
     """
 
-    def __init__(self) -> None:
-        self.received = None
+    received = None
 
     def reason(self) -> str:
         """The signal received."""
@@ -175,11 +174,7 @@ def _saves(runner: Runner) -> bool:
 
 
 def save_now(runner: Runner) -> None:
-    """Save a checkpoint after the current iteration, unless the checkpoint hook has just done so.
-
-    Args:
-        runner (Runner): A runner, in a hook's ``after_train_iter``.
-    """
+    """Save a checkpoint in a hook's ``after_train_iter``, unless the checkpoint hook has just done so."""
     for hook in runner.hooks:
         if isinstance(hook, SyncSavedBuffersHook):
             hook.average(runner)
@@ -199,8 +194,7 @@ def save_now(runner: Runner) -> None:
         **hook.args,
     )
     if is_main_process():
-        with open(osp.join(runner.work_dir, 'last_checkpoint'), 'w') as file:
-            file.write(hook.file_backend.join_path(hook.out_dir, STOPPED))
+        Path(runner.work_dir, 'last_checkpoint').write_text(hook.file_backend.join_path(hook.out_dir, STOPPED))
 
 
 def _init_worker(init_fn, worker: int) -> None:

@@ -32,9 +32,7 @@ class SyncSavedBuffersHook(SyncBuffersHook):
         """Average the buffers."""
         self.average(runner)
 
-    def before_val_epoch(self, runner: Runner) -> None:
-        """Average the buffers."""
-        self.average(runner)
+    before_val_epoch = after_train_epoch
 
     def average(self, runner: Runner) -> None:
         """Average the buffers over processes, unless that was done since the last iteration."""

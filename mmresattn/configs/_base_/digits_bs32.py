@@ -16,10 +16,7 @@ train_pipeline = [
     dict(type=RandomCrop, crop_size=image_size, padding=1),
     dict(type=PackInputs),
 ]
-test_pipeline = [
-    dict(type=Resize, scale=(image_size, image_size)),
-    dict(type=PackInputs),
-]
+test_pipeline = [dict(type=Resize, scale=(image_size, image_size)), dict(type=PackInputs)]
 train_dataloader = dict(
     batch_size=32,
     num_workers=1,
