@@ -96,14 +96,22 @@ class KarpathyCaptions(BaseDataset):
 
 @TRANSFORMS.register_module()
 class FlipCaption(BaseTransform):
-    """Exchanges left and right, or upper and lower, in the caption of an image that ``RandomFlip`` has flipped."""
+    """Exchanges words in the caption of an image that ``RandomFlip`` has flipped.
 
-    WORDS = dict(horizontal=('left', 'right'), vertical=('upper', 'lower'))
+    Args:
+        horizontal (Sequence[str]): Two words that a flip to the side exchanges. Defaults to left and right.
+        vertical (Sequence[str]): Two words that a flip upside down exchanges. Defaults to upper and lower.
+    """
+
+    def __init__(
+        self, horizontal: Sequence[str] = ('left', 'right'), vertical: Sequence[str] = ('upper', 'lower')
+    ) -> None:
+        self.pairs = dict(horizontal=horizontal, vertical=vertical)
 
     def transform(self, results: dict) -> dict:
         """Exchange the words of ``gt_caption``, a string."""
         direction = results.get('flip_direction') or ''
-        for axis, (first, second) in self.WORDS.items():
+        for axis, (first, second) in self.pairs.items():
             if direction in (axis, 'diagonal'):
                 swap = {first: second, second: first}
                 results['gt_caption'] = ' '.join(swap.get(word, word) for word in results['gt_caption'].split())
