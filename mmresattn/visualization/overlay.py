@@ -7,6 +7,7 @@ from matplotlib import colormaps
 from torch import Tensor
 
 COLOURS = 'inferno'  # which a reader also tells apart in grey
+GREY = 128
 
 
 def colour_table(name: str = COLOURS) -> np.ndarray:
@@ -104,6 +105,12 @@ def overlay(
     index = (np.nan_to_num(shade) * 256).clip(0, 255).astype(np.uint8)
     picture = np.rint((1 - alpha) * image.astype(np.float32) + colours[index]).astype(np.uint8)
     return np.where(np.isnan(resized)[..., None], image, picture)
+
+
+def behind_gate(picture: np.ndarray, gate: Tensor) -> np.ndarray:
+    """A picture (H, W, 3) in which what a gate (H, W) hides is grey; NaN hides nothing."""
+    shown = gate.nan_to_num(1.0).clamp(0, 1)[..., None].cpu().numpy()
+    return np.rint(shown * picture + (1 - shown) * GREY).astype(np.uint8)
 
 
 def resize_map(attention: Tensor | np.ndarray, shape: tuple[int, int]) -> np.ndarray:
