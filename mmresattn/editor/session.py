@@ -465,11 +465,8 @@ class AttentionEditor:
     def mistakes(self) -> list[str]:
         """Images that the network gets wrong, of those whose label is known."""
         self.predict_all()
-        return [
-            name
-            for name, answer in sorted(self.answers.items())
-            if self.label(name) is not None and answer.label != self.label(name)
-        ]
+        found = sorted(self.answers.items())
+        return [name for name, answer in found if self.label(name) not in (None, answer.label)]
 
 
 def _check_paint(painted: np.ndarray | Tensor) -> Tensor:
@@ -490,10 +487,9 @@ def _positions(kind: str) -> tuple[int, ...]:
 def _scale(attention: Tensor, kind: str) -> tuple[Tensor | float, bool]:
     """What full attention is in maps (N, ...), and whether they are shares."""
     axes = _positions(kind)
-    shares = kind != 'channel' and bool(
-        (attention >= 0).all() and ((attention.float().sum(axes) - 1).abs() < 1e-2).all()
-    )
-    if kind != 'pairwise' and not shares and bool((attention >= 0).all() and (attention <= 1).all()):
+    positive = bool((attention >= 0).all())
+    shares = kind != 'channel' and positive and bool(((attention.float().sum(axes) - 1).abs() < 1e-2).all())
+    if kind != 'pairwise' and not shares and positive and bool((attention <= 1).all()):
         return 1.0, False
     return attention.abs().amax(axes, keepdim=True), shares
 
