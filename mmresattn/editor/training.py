@@ -127,11 +127,7 @@ class Training:
         return 0.0
 
     def picture(self, name: str) -> Path:
-        """A picture of the comparison.
-
-        Raises:
-            KeyError: If there is no such picture.
-        """
+        """A picture of the comparison; a KeyError if there is none of this name."""
         path = (self.folder or Path('/nonexistent')) / 'comparison' / name
         if '/' in name or path.suffix != '.png' or not path.is_file():
             raise KeyError(f'There is no picture {name!r}.')

@@ -362,11 +362,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 200) -> None:
 
 
 def check_suffix(path: str | Path) -> Path:
-    """Make sure that a figure can be written under a name, before it is made.
-
-    Raises:
-        ValueError: If its suffix is not one of ``SUFFIXES``.
-    """
+    """Return the path of a figure, or raise a ValueError before it is made if its suffix is not one of ``SUFFIXES``."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f'A figure is written as {", ".join(SUFFIXES)}, by the suffix; not {path}.')

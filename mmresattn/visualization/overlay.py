@@ -20,11 +20,7 @@ def colour_table(name: str = COLOURS) -> np.ndarray:
 
 
 def check_image_array(image: np.ndarray) -> None:
-    """Make sure that an array can be an image (H, W) or (H, W, C).
-
-    Raises:
-        ValueError: If it is not.
-    """
+    """Raise a ValueError if an array can be no image (H, W) or (H, W, C)."""
     if not (isinstance(image, np.ndarray) and image.ndim in (2, 3) and image.size and image.dtype.kind in 'buif'):
         got = f'{image.dtype} of {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f'An image is a NumPy array (height, width) or (height, width, channels); got {got}.')
@@ -134,15 +130,11 @@ def resize_map(attention: Tensor | np.ndarray, shape: tuple[int, int]) -> np.nda
         )
     if attention.shape != tuple(shape):
         attention = F.interpolate(attention[None, None], tuple(shape), mode='bilinear', align_corners=False)[0, 0]
-    return attention.cpu().numpy()
+    return attention.numpy()
 
 
 def check_picture(image: np.ndarray) -> None:
-    """Make sure that an array is a picture (H, W, 3), uint8.
-
-    Raises:
-        ValueError: If it is not.
-    """
+    """Raise a ValueError if an array is no picture (H, W, 3), uint8."""
     if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
         got = f'{image.dtype} of {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f'A picture is a NumPy array (height, width, 3) of uint8 in RGB; got {got}.')

@@ -103,7 +103,7 @@ async function lookOnce() {
 function show() {
   board.setMap(answer.map);
   showRange();
-  const label = images.label(images.current);
+  const label = images.labels[images.current];
   const [before, after] = answer.answers;
   const classes = start.classes;
   const scores = new Map(answer.scores.map(([number, ...both]) => [number, both]));

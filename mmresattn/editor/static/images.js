@@ -44,10 +44,6 @@ export class Images extends EventTarget {
     this.apply();
   }
 
-  label(number) {
-    return this.labels[number];
-  }
-
   isWrong(number) {
     const answer = this.answers.get(number);
     return answer !== undefined && this.labels[number] !== null && answer[0] !== this.labels[number];
@@ -77,14 +73,13 @@ export class Images extends EventTarget {
     const select = at('filter-answer');
     const chosen = select.value;
     const isKnown = this.labels.some((label) => label !== null);
-    const sure = [
+    const options = [
+      new Option('all', ''),
+      ...(isKnown ? [new Option(`mistakes (${wrong})`, 'wrong'), new Option('right', 'right')] : []),
       new Option('less than 50 % sure', 'unsure'),
       new Option('at least 90 % sure', 'sure'),
       ...(Object.keys(this.broken).length ? [new Option('broken images', 'broken')] : []),
     ];
-    const options = [new Option('all', '')];
-    if (isKnown) options.push(new Option(`mistakes (${wrong})`, 'wrong'), new Option('right', 'right'));
-    options.push(...sure);
     const frequent = [...pairs].sort((a, b) => b[1] - a[1]);
     for (const [pair, count] of frequent) {
       const [label, answer] = pair.split(' ').map((value) => this.classes[value]);
