@@ -196,7 +196,7 @@ def mask_iou(attention: Tensor | np.ndarray, mask: np.ndarray) -> float:
     """
     resized = torch.from_numpy(np.nan_to_num(_on_mask(attention, mask), nan=-np.inf))[None]
     size = np.count_nonzero(mask)
-    on_object = np.count_nonzero(mask.flat[pixel_order(resized)[0, :size].numpy()])
+    on_object = np.count_nonzero(mask.flat[pixel_order(resized)[0, :size].cpu().numpy()])
     return on_object / (2 * size - on_object)
 
 

@@ -134,7 +134,8 @@ def adversarial_accuracy(
         eps (Sequence[float]): Largest changes of a value, in pixel units of 0..255. 0 gives the accuracy on the images
             as they are.
         attacks (Sequence[str]): Of ``'fgsm'`` and ``'pgd'``. Defaults to both.
-        steps, step_size: As for :func:`adversarial_images`.
+        steps (int): Steps of PGD. Defaults to 10.
+        step_size (float, optional): Of PGD, in pixel units. Defaults to ``2.5 * eps / steps`` for each eps.
         max_images (int, optional): Use the first so many images. Defaults to all.
         seed (int): Of PGD's random starts, at least 0. Those of a batch are the same, but for their size, for every
             eps. PyTorch's generators are left as they were. Defaults to 0.

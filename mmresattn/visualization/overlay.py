@@ -130,7 +130,7 @@ def resize_map(attention: Tensor | np.ndarray, shape: tuple[int, int]) -> np.nda
         )
     if attention.shape != tuple(shape):
         attention = F.interpolate(attention[None, None], tuple(shape), mode='bilinear', align_corners=False)[0, 0]
-    return attention.numpy()
+    return attention.cpu().numpy()
 
 
 def check_picture(image: np.ndarray) -> None:
