@@ -12,19 +12,21 @@ BatchNorm statistics are taken from the images.
 import csv
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 import mmresattn  # noqa: F401
 from mmresattn.apis import load_classifier
 from mmresattn.apis.command_line import ArgumentParser, markdown_table, print_table, run_tool
-from mmresattn.evaluation import stage_responses
 
 
 def parse_args(argv=None):
@@ -54,6 +56,40 @@ def measure(label, config, checkpoint, args, console):
     if new:  # without statistics BatchNorm changes nothing, and each unit would double the response
         update_bn((model.data_preprocessor(batch)['inputs'] for batch in loader), model)
     return stage_responses(model, track(loader, label, console=console))
+
+
+def stage_responses(model: nn.Module, loader: Iterable[dict]) -> dict[str, float]:
+    """Mean of ``|x|`` over images, channels and positions, summed in float64, of the output of every block and stage.
+
+    Blocks are named ``stageK.<block>``: the units and attention modules of ResidualAttentionNet. A stage stands after
+    its blocks and has the response of its last one: the raw sum, before any normalisation that follows the stage.
+    """
+    blocks = {name: block for name, block in model.backbone.named_modules() if re.fullmatch(r'stage\d+\.[^.]+', name)}
+    if not blocks:
+        raise ValueError(
+            f'{type(model.backbone).__name__} has no blocks named stageK.<block>, as those of ResidualAttentionNet are.'
+        )
+    sums, counts = dict.fromkeys(blocks, 0.0), dict.fromkeys(blocks, 0)
+
+    def watch(name):
+        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            sums[name] += output.double().abs().sum().item()  # N, C, H, W
+            counts[name] += output.numel()
+
+        return hook
+
+    handles = [block.register_forward_hook(watch(name)) for name, block in blocks.items()]
+    with torch.no_grad():
+        for batch in loader:
+            model(model.data_preprocessor(batch)['inputs'])
+    for handle in handles:
+        handle.remove()
+    responses = {}
+    for name in blocks:
+        stage = name.rpartition('.')[0]
+        responses.pop(stage, None)  # of an earlier block: a stage stands after its last
+        responses[name] = responses[stage] = sums[name] / counts[name]
+    return responses
 
 
 def order(name):

@@ -9,12 +9,12 @@ import numpy as np
 
 from ..models.classifiers import GatedClassifier
 from ..visualization import overlay, place_maps, record_samples, show_image
+from ..visualization.overlay import behind_gate
 from .attention_inferencer import AttentionInferencer
 from .classifier import load_data_set
 from .launch import read_config
 
 CHANGES = ('to_right', 'to_wrong')
-GREY = 128  # what a gate hides
 
 
 def compare(
@@ -79,6 +79,5 @@ def _draw(network: AttentionInferencer, path: str) -> np.ndarray:
     placed = place_maps(network.model, sample, 'mean')
     picture = show_image(sample.image)
     if isinstance(network.model, GatedClassifier):
-        shown = np.nan_to_num(placed['shown'].cpu().numpy(), nan=1.0)[..., None]
-        return np.rint(picture * shown + GREY * (1 - shown)).astype(np.uint8)
+        return behind_gate(picture, placed['shown'])
     return overlay(picture, list(placed.values())[-1]) if placed else picture

@@ -35,8 +35,7 @@ def load_classifier(
         max_images (int, optional): Take so many of the images, drawn by the seed alone: data sets often lie
             sorted by class, so that the first ones would be no fair sample. Defaults to all.
         seed (int): Of the initialisation and of the draw, at least 0. Defaults to 0.
-        split (str): ``'test'`` or ``'val'``, or ``'train'`` for the training images, each once and prepared as the test
-            images are; of a ``KFoldDataset`` its training part. All are batched as test images. Defaults to ``'test'``.
+        split (str): As for :func:`load_data_set`; all are batched as test images. Defaults to ``'test'``.
 
     Returns:
         Tuple[BaseModel, DataLoader]: The model, with the metadata of its checkpoint as ``_dataset_meta`` (names of the

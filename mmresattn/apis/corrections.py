@@ -75,13 +75,7 @@ def training_config(
 def continued(config: str | Path | Config, checkpoint: str | Path, epochs: int = EPOCHS) -> Config:
     """The config that trains a classifier on as it was: same data, a quarter of the learning rate, no mixing of images.
 
-    Args:
-        config (str | Path | Config): Config with which the classifier was trained.
-        checkpoint (str | Path): Its checkpoint.
-        epochs (int): Number of epochs. Defaults to 2.
-
-    Returns:
-        Config: For ``build_runner``.
+    Arguments and result are those of :func:`training_config`.
     """
     cfg = deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
     cfg.load_from, cfg.resume = str(checkpoint), False
@@ -103,9 +97,8 @@ def _with_corrections(pipeline: list[dict], folder: str, layer: str | None, augm
     """A pipeline that loads corrections beside its images."""
     steps = deepcopy(list(pipeline))
     for step in steps:
-        if step['type'] == 'KeepInMemory' and any(
-            moves_pixels(s) and s['type'] != 'Resize' for s in step['transforms']
-        ):
+        kept = step['transforms'] if step['type'] == 'KeepInMemory' else ()
+        if any(moves_pixels(inner) and inner['type'] != 'Resize' for inner in kept):
             raise ValueError(
                 'KeepInMemory crops or turns images before corrections are loaded. Move these steps after it.'
             )

@@ -128,12 +128,9 @@ def load_config(args: argparse.Namespace) -> Config:
     options = args.cfg_options or {}
     cfg = read_config(args.config, options)
     cfg.launcher = args.launcher
-    cfg.work_dir = (
-        args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
-    )
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', Path(args.config).stem)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        loader = cfg.get(name)
-        if loader is None:
+        if (loader := cfg.get(name)) is None:
             continue
         workers = loader.get('num_workers', 0) > 0
         defaults = dict(pin_memory=True, persistent_workers=workers)

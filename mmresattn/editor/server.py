@@ -4,7 +4,7 @@ import atexit
 import base64
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from ..datasets.correction_log import ReplacedMeanwhile
 from ..datasets.strokes import paint, raster_shape
 from ..visualization import colour_table, short_name
 from .security import Guard, is_loopback
-from .session import AttentionEditor, Result
+from .session import AttentionEditor
 from .training import Training, available_uses
 
 STATIC = Path(__file__).parent / 'static'
@@ -103,6 +103,7 @@ class Api:
         if strokes is None:
             strokes = entry['strokes'] if entry else []
         before = editor.predict(name)
+        shape = raster_shape(before.view.original)
         after = editor.edit(name, layer, paint(strokes, before.view.original)) if strokes else before
         scores = torch.stack([before.scores, after.scores], 1).cpu().numpy()  # classes, 2
         top = np.argsort(-scores.max(1), kind='stable')[:5].tolist()
@@ -111,7 +112,7 @@ class Api:
             saved=entry and {key: entry[key] for key in ('annotator', 'time', 'sha256')},
             takenBack=(name, layer) in editor.log.taken_back,
             skipped=name in editor.log.skipped,
-            map=self._map(after, layer),
+            map=_encode(editor.map_over_image(after, layer, [max(1, side // 2) for side in shape])),
             range=[round(float(after.maps[layer].min()), 4), round(float(after.maps[layer].max()), 4)],
             explanation=editor.explain_layer(before, layer),
             scores=[[label, *scores[label].astype(float).round(5).tolist()] for label in top],
@@ -119,10 +120,6 @@ class Api:
             rose=int((scores[:, 1] - scores[:, 0]).argmax()) if strokes else None,
             networkSeconds=round(after.seconds, 4) if strokes else None,  # otherwise it is known already
         )
-
-    def _map(self, result: Result, layer: str) -> dict:
-        shape = raster_shape(result.view.original)
-        return _encode(self.editor.map_over_image(result, layer, tuple(max(1, side // 2) for side in shape)))
 
     def evidence(self, name: str, label: int, layer: str, strokes: Sequence[Mapping]) -> dict:
         """Grad-CAM of a class, with these strokes."""
@@ -223,7 +220,9 @@ def _endpoint(action: Callable[..., dict | Response]) -> Callable:
     async def endpoint(request: Request) -> Response:
         try:
             arguments: Any = await request.json() if request.method == 'POST' else dict(request.query_params)
-            answer = await run_in_threadpool(_call, action, arguments)
+            if not isinstance(arguments, dict):
+                raise ValueError('The arguments of a request are a JSON object.')
+            answer = await run_in_threadpool(partial(action, **arguments))
         except (KeyError, ValueError, TypeError, OSError, ImportError) as error:
             status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
             text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
@@ -231,12 +230,6 @@ def _endpoint(action: Callable[..., dict | Response]) -> Callable:
         return answer if isinstance(answer, Response) else JSONResponse(answer)
 
     return endpoint
-
-
-def _call(action: Callable[..., dict | Response], arguments: Any) -> dict | Response:
-    if not isinstance(arguments, dict):
-        raise ValueError('The arguments of a request are a JSON object.')
-    return action(**arguments)
 
 
 def _encode(attention: np.ndarray) -> dict:

@@ -105,7 +105,8 @@ class AttentionEditor:
     Attributes:
         images (Path): The folder.
         names (List[str]): The images, relative to it, with ``/``.
-        kinds (Dict[str, str]): By name of the maps that can be edited their kind.
+        layers (List[str]): Names of the maps that can be edited.
+        kinds (Dict[str, str]): Their kinds by name.
         classes (List[str]): Names of the classes.
         answers (Dict[str, Answer]): What the network says of the images, as far as :meth:`predict_all` has come.
         broken (Dict[str, str]): By image what is wrong with those that cannot be read, likewise.
@@ -149,16 +150,17 @@ class AttentionEditor:
         if not isinstance(self.inferencer.model, BaseClassifier):
             raise ValueError(f'The editor shows scores of classes; a {type(self.inferencer.model).__name__} has none.')
         taps = attention_maps(self.inferencer.model)
+        self.layers = list(taps)
         self.kinds = {name: tap.kind for name, tap in taps.items()}
         self._extra_tokens = {name: tap.extra_tokens for name, tap in taps.items()}
-        self.checkpoint = _sha256(Path(checkpoint))
+        self.checkpoint = hashlib.sha256(self.checkpoint_file.read_bytes()).hexdigest()
         self.answers: dict[str, Answer] = {}
         self.broken: dict[str, str] = {}
         self._lock, self._predicting = threading.Lock(), threading.Lock()
         self._known = set(self.names)
         self._name_classes(self.inferencer.config.model)
         self._prepared = lru_cache(KEPT)(self._prepare)
-        self._before = lru_cache(KEPT)(lambda name, _: self._forward(name, {}))
+        self._before = lru_cache(KEPT)(lambda name, _: self._forward(name))
         self.out.mkdir(parents=True, exist_ok=True)
         self.log = CorrectionLog(self.out, annotator)
 
@@ -173,22 +175,9 @@ class AttentionEditor:
         self._labels = {folder: known.index(folder) for folder in folders if folder in known}
         self.classes = known or [str(name) for name in self.inferencer.classes or range(number or 0)]
 
-    @property
-    def layers(self) -> list[str]:
-        """Names of the maps that can be edited."""
-        return list(self.kinds)
-
     def label(self, name: str) -> int | None:
         """The label of an image by its folder, from 0; None if it is not known."""
         return self._labels.get(name.split('/')[0]) if '/' in name else None
-
-    def class_name(self, label: int) -> str:
-        """The name of a class; its number if there is none."""
-        return self.classes[label] if label < len(self.classes) else str(label)
-
-    def load(self, name: str) -> np.ndarray:
-        """An image (H, W, 3) as it is shown, uint8 in BGR. Arguments and errors are those of :meth:`predict`."""
-        return show_image(self.inferencer.pipeline.read(self._path(name)))[..., ::-1].copy()
 
     def picture(self, name: str, side: int = PICTURE) -> np.ndarray:
         """An image (H, W, 3), uint8 in RGB, with at most ``side`` pixels on its longer side, and at most 1024."""
@@ -243,13 +232,13 @@ class AttentionEditor:
             KeyError: If image or layer are unknown.
             ValueError: If ``painted`` has another shape or range.
         """
-        return self._forward(name, {layer: _check_paint(painted)})
+        return self._forward(name, (layer, _check_paint(painted)))
 
-    def _forward(self, name: str, painted: Mapping[str, Tensor]) -> Result:
+    def _forward(self, name: str, edit: tuple[str, Tensor] | None = None) -> Result:
         kept = self._prepared(name, self.version(name))
         packed = {**kept.packed, 'data_samples': deepcopy(kept.packed['data_samples'])}
         sample = dataclasses.replace(kept, packed=packed, maps={})
-        with self._lock, edit_attention(self.inferencer.model, self._edits(sample, painted)):
+        with self._lock, edit_attention(self.inferencer.model, self._edit(sample, *edit) if edit else {}):
             start = time.perf_counter()
             next(self.inferencer.predict([sample]))
             seconds = time.perf_counter() - start
@@ -257,21 +246,17 @@ class AttentionEditor:
         scores = sample.prediction.pred_score.float().cpu().flatten()
         return Result(scores, maps, sample.maps, sample.view, sample.input_shape, seconds)
 
-    def _edits(self, sample: ImageSample, painted: Mapping[str, Tensor]) -> dict[str, Callable[[Tensor], Tensor]]:
-        """The functions of maps that :func:`edit_attention` takes."""
-        shape = tuple(sample.packed['inputs'].shape[-2:])
-        return {layer: self._edit(layer, paint, sample.view, shape) for layer, paint in painted.items()}
-
-    def _edit(self, layer: str, painted: Tensor, view: View, shape: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    def _edit(self, sample: ImageSample, layer: str, painted: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
+        """By the layer the function of its map that :func:`edit_attention` takes."""
         if layer not in self.kinds:
             raise KeyError(f'{layer!r} is no layer with attention; there are {self.layers}.')
-        kind = self.kinds[layer]
+        kind, shape = self.kinds[layer], tuple(sample.packed['inputs'].shape[-2:])
 
         def edit(attention: Tensor) -> Tensor:
             grid = attention.shape[2:]
             if kind == 'pairwise':
                 grid = pairwise_attention(attention[:1], shape, extra_tokens=self._extra_tokens[layer]).shape[2:]
-            value, opacity = _on_grid(painted, view, grid)  # premultiplied
+            value, opacity = _on_grid(painted, sample.view, grid)  # premultiplied
             if kind == 'pairwise':
                 extra = attention.shape[3] - value.numel()  # class token and its like
                 value, opacity = F.pad(value.flatten(), (extra, 0)), F.pad(opacity.flatten(), (extra, 0))  # K
@@ -284,7 +269,7 @@ class AttentionEditor:
             # Where nothing was painted at all, not even rounding of the sums changes anything.
             return edited if opacity.any() else attention
 
-        return edit
+        return {layer: edit}
 
     def _shown(self, layer: str, raw: Tensor, shape: tuple[int, int]) -> Tensor:
         """A map (C, h, w) or (heads, Q, K) as one of (h, w) in [0, 1]."""
@@ -338,7 +323,7 @@ class AttentionEditor:
             ValueError: If there is no such class.
         """
         sample = self._prepared(name, self.version(name))
-        edits = self._edits(sample, {edit[0]: _check_paint(edit[1])} if edit else {})
+        edits = self._edit(sample, edit[0], _check_paint(edit[1])) if edit else {}
         model = self.inferencer.model
         inputs = sample.packed['inputs'][None].to(model.data_preprocessor.device)
         with self._lock, edit_attention(model, edits):
@@ -421,7 +406,8 @@ class AttentionEditor:
 
     def _summary(self, result: Result) -> dict:
         label = int(result.scores.argmax())
-        return {'label': label, 'class': self.class_name(label), 'score': round(result.scores[label].item(), 6)}
+        name = self.classes[label] if label < len(self.classes) else str(label)
+        return {'label': label, 'class': name, 'score': round(result.scores[label].item(), 6)}
 
     def state(self, name: str) -> str:
         """``'corrected'``, ``'skipped'`` or ``'untouched'``."""
@@ -479,11 +465,8 @@ class AttentionEditor:
     def mistakes(self) -> list[str]:
         """Images that the network gets wrong, of those whose label is known."""
         self.predict_all()
-        return [
-            name
-            for name, answer in sorted(self.answers.items())
-            if self.label(name) is not None and answer.label != self.label(name)
-        ]
+        found = sorted(self.answers.items())
+        return [name for name, answer in found if self.label(name) not in (None, answer.label)]
 
 
 def _check_paint(painted: np.ndarray | Tensor) -> Tensor:
@@ -504,10 +487,9 @@ def _positions(kind: str) -> tuple[int, ...]:
 def _scale(attention: Tensor, kind: str) -> tuple[Tensor | float, bool]:
     """What full attention is in maps (N, ...), and whether they are shares."""
     axes = _positions(kind)
-    shares = kind != 'channel' and bool(
-        (attention >= 0).all() and ((attention.float().sum(axes) - 1).abs() < 1e-2).all()
-    )
-    if kind != 'pairwise' and not shares and bool((attention >= 0).all() and (attention <= 1).all()):
+    positive = bool((attention >= 0).all())
+    shares = kind != 'channel' and positive and bool(((attention.float().sum(axes) - 1).abs() < 1e-2).all())
+    if kind != 'pairwise' and not shares and positive and bool((attention <= 1).all()):
         return 1.0, False
     return attention.abs().amax(axes, keepdim=True), shares
 
@@ -552,11 +534,3 @@ def _shrink(picture: np.ndarray, side: int) -> np.ndarray:
         return picture
     size = tuple(max(1, round(zoom * length)) for length in picture.shape[1::-1])
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

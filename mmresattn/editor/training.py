@@ -3,11 +3,11 @@
 import json
 import os
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import DEVNULL, STDOUT, Popen
 
 from mmengine.config import Config
 
@@ -39,7 +39,7 @@ class Training:
 
     def __init__(self, editor: AttentionEditor) -> None:
         self.editor, self.state, self.folder = editor, 'idle', None
-        self._process: subprocess.Popen | None = None
+        self._process: Popen | None = None
         self._lock = threading.Lock()
 
     def start(self, use: str) -> None:
@@ -78,16 +78,10 @@ class Training:
         checkpoints = sorted(self.folder.glob('*.pth'), key=lambda path: path.stat().st_mtime)
         if not checkpoints:
             raise FileNotFoundError(f'{self.folder} has no checkpoint.')
-        before = [str(self.editor.config), str(self.editor.checkpoint_file)]
-        after = [str(self.folder / 'config.py'), str(checkpoints[-1])]
-        return [
-            sys.executable,
-            _tool('analysis_tools/before_after.py'),
-            *before,
-            *after,
-            '--out',
-            str(self.folder / 'comparison'),
-        ]
+        before = self.editor.config, self.editor.checkpoint_file
+        after = self.folder / 'config.py', checkpoints[-1]
+        arguments = map(str, [*before, *after, '--out', self.folder / 'comparison'])
+        return [sys.executable, _tool('analysis_tools/before_after.py'), *arguments]
 
     def _run(self) -> None:
         try:
@@ -104,9 +98,7 @@ class Training:
     def _run_process(self, command: Sequence[str]) -> int:
         environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path)), 'PYTHONUNBUFFERED': '1'}
         with open(self.folder / 'log.txt', 'a') as log:
-            self._process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env=environment, stdin=subprocess.DEVNULL
-            )
+            self._process = Popen(command, stdin=DEVNULL, stdout=log, stderr=STDOUT, env=environment)
         return self._process.wait()
 
     def status(self) -> dict:
@@ -135,11 +127,7 @@ class Training:
         return 0.0
 
     def picture(self, name: str) -> Path:
-        """A picture of the comparison.
-
-        Raises:
-            KeyError: If there is no such picture.
-        """
+        """A picture of the comparison; a KeyError if there is none of this name."""
         path = (self.folder or Path('/nonexistent')) / 'comparison' / name
         if '/' in name or path.suffix != '.png' or not path.is_file():
             raise KeyError(f'There is no picture {name!r}.')

@@ -10,7 +10,6 @@ from .faithfulness import (
     pointing_game,
     road,
 )
-from .responses import stage_responses
 from .robustness import adversarial_accuracy, adversarial_images
 from .value_metric import ValueMetric, value_errors
 
@@ -31,7 +30,6 @@ __all__ = [
     'perturbation_curve',
     'pointing_game',
     'road',
-    'stage_responses',
     'wilson',
     'value_errors',
 ]

@@ -63,7 +63,5 @@ class CaptionMetric(BaseMetric):
         for image, caption, given in results:
             captions[image] = caption
             references.setdefault(image, []).extend(given)
-        exact = [
-            words_of(captions[image]) in [words_of(sentence) for sentence in references[image]] for image in captions
-        ]
+        exact = [words_of(caption) in map(words_of, references[image]) for image, caption in captions.items()]
         return {**caption_scores(captions, references), 'exact': sum(exact) / len(exact)}

@@ -7,6 +7,7 @@ arXiv:1608.00507) and the overlap with a mask compare a map with what a person m
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -194,10 +195,9 @@ def mask_iou(attention: Tensor | np.ndarray, mask: np.ndarray) -> float:
         ValueError: If the mask is empty.
     """
     resized = torch.from_numpy(np.nan_to_num(_on_mask(attention, mask), nan=-np.inf))[None]
-    attended = np.zeros(mask.size, bool)
-    attended[pixel_order(resized)[0, : np.count_nonzero(mask)].cpu().numpy()] = True
-    attended = attended.reshape(mask.shape)
-    return np.count_nonzero(attended & mask) / np.count_nonzero(attended | mask)
+    size = np.count_nonzero(mask)
+    on_object = np.count_nonzero(mask.flat[pixel_order(resized)[0, :size].cpu().numpy()])
+    return on_object / (2 * size - on_object)
 
 
 def mass_in_mask(attention: Tensor | np.ndarray, mask: np.ndarray) -> float:
@@ -358,8 +358,7 @@ def _measure(
     percentiles: Sequence[int],
     seed: int,
 ) -> dict[str, dict[str, Tensor]]:
-    def logits(images: Tensor) -> Tensor:
-        return model(images, mode='tensor')
+    logits = partial(model, mode='tensor')
 
     def probability(images: Tensor) -> Tensor:
         return logits(images).softmax(1).gather(1, labels[:, None])[:, 0]

@@ -7,6 +7,7 @@ zero, is 0 here, as gradients by pixels of 0..255 are that small; and its loss i
 
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -101,10 +102,7 @@ def adversarial_images(
     if eps == 0:
         return images
     make = dict(loss_func=wrong_odds, lower_bound=0, upper_bound=255)
-
-    def scores(x: Tensor) -> Tensor:
-        return _scores(model, x)
-
+    scores = partial(_scores, model)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Input Tensor 0 did not already require gradients')
         if attack == 'fgsm':

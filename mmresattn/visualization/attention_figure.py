@@ -4,7 +4,7 @@ import math
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -195,29 +195,24 @@ def record_mask_steps(model: nn.Module, names: Sequence[str] | None = None) -> I
             f'has {list(modules) or "none"}{f", and {others} are others" if others else ""}.'
         )
     before, after, steps = {}, {}, {}
-    handles = []
-    with record_attention(model, wanted) as masks:
+
+    def keep(kept: dict, name: str) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: Tensor | None = None) -> None:
+            # A copy, as what follows may work in place.
+            kept[name] = (args[0] if output is None else output).detach().clone()
+
+        return hook
+
+    with record_attention(model, wanted) as masks, ExitStack() as hooks:
 
         def fill(*_) -> None:
             steps.update({name: (before[name], masks[name], after[name]) for name in wanted if name in masks})
 
         for name in wanted:
-            handles.append(modules[name].trunk.register_forward_hook(_keep(before, name)))
-            # Copies, as what follows may work in place.
-            handles.append(modules[name].after.register_forward_pre_hook(_keep(after, name)))
-        handles.append(model.register_forward_hook(fill))
-        try:
-            yield steps
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def _keep(kept: dict, name: str):
-    def hook(module: nn.Module, args: tuple, output: Tensor | None = None) -> None:
-        kept[name] = (args[0] if output is None else output).detach().clone()
-
-    return hook
+            hooks.enter_context(modules[name].trunk.register_forward_hook(keep(before, name)))
+            hooks.enter_context(modules[name].after.register_forward_pre_hook(keep(after, name)))
+        hooks.enter_context(model.register_forward_hook(fill))
+        yield steps
 
 
 def attention_figure(
@@ -367,11 +362,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 200) -> None:
 
 
 def check_suffix(path: str | Path) -> Path:
-    """Make sure that a figure can be written under a name, before it is made.
-
-    Raises:
-        ValueError: If its suffix is not one of ``SUFFIXES``.
-    """
+    """Return the path of a figure, or raise a ValueError before it is made if its suffix is not one of ``SUFFIXES``."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f'A figure is written as {", ".join(SUFFIXES)}, by the suffix; not {path}.')

@@ -6,7 +6,7 @@ before.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from mmengine.model import BaseModel
@@ -175,16 +175,11 @@ def _layers(model: BaseModel, inputs: Tensor) -> tuple[dict[str, tuple[int, int,
     def watch(name: str):
         return lambda module, args, output: outputs.append((name, output))
 
-    handles = [
-        module.register_forward_hook(watch(name))
-        for name, module in model.named_modules()
-        if name and not isinstance(module, AttentionMap)
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if name and not isinstance(module, AttentionMap):
+                hooks.enter_context(module.register_forward_hook(watch(name)))
         scores = class_scores(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     runs = Counter(name for name, _ in outputs)
     maps = {
         name: output

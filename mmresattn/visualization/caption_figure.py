@@ -59,9 +59,7 @@ def caption_figure(
 
 def _smooth(attention: Tensor | np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     resized = torch.as_tensor(resize_map(attention, shape)).float()
-    cells = attention.shape[-2:]
-    sigma = [max(side / count, 1e-3) for side, count in zip(reversed(shape), reversed(cells))]  # width first
-    kernel = [
-        min(2 * math.ceil(2 * deviation) + 1, side - (side + 1) % 2) for deviation, side in zip(sigma, reversed(shape))
-    ]
+    sides = shape[::-1]  # width first
+    sigma = [max(side / cells, 1e-3) for side, cells in zip(sides, attention.shape[::-1])]
+    kernel = [min(2 * math.ceil(2 * width) + 1, side - (side + 1) % 2) for width, side in zip(sigma, sides)]
     return gaussian_blur(resized[None, None], kernel, sigma)[0, 0].cpu().numpy()

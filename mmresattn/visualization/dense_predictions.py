@@ -40,7 +40,8 @@ def draw_prediction(image: np.ndarray, sample: BaseDataElement, score_thr: float
         if 'masks' in found:
             picture = _draw_masks(picture, torch.as_tensor(found.masks, dtype=torch.bool), labels)
         if labels:
-            boxes = _corners(found.bboxes)
+            # A box without area may come as its right side first.
+            boxes = found.bboxes.unflatten(1, (2, 2)).sort(1).values.flatten(1)
             width = max(1, round(min(image.shape[:2]) / 150))
             picture = draw_bounding_boxes(picture, boxes, colors=_colours(labels), width=width)
     return picture.permute(1, 2, 0).cpu().numpy()
@@ -48,12 +49,6 @@ def draw_prediction(image: np.ndarray, sample: BaseDataElement, score_thr: float
 
 def _draw_masks(picture: torch.Tensor, masks: torch.Tensor, labels: Sequence[int]) -> torch.Tensor:
     return draw_segmentation_masks(picture, masks, alpha=0.5, colors=_colours(labels)) if labels else picture
-
-
-def _corners(boxes: torch.Tensor) -> torch.Tensor:
-    """Corners in their order: a box without area may come as its right side first."""
-    low, high = torch.minimum(boxes[:, :2], boxes[:, 2:]), torch.maximum(boxes[:, :2], boxes[:, 2:])
-    return torch.cat([low, high], 1)
 
 
 def _colours(labels: Sequence[int]) -> list[tuple[int, int, int]]:

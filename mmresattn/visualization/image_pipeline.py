@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,7 +73,8 @@ class ImagePipeline:
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
             steps = [step if callable(step) else TRANSFORMS.build(step) for step in dataset.pipeline]
             steps = [step for step in steps if not LOADS_OTHER.match(type(step).__name__)]
-            first = next((i for i, step in enumerate(steps) if _loads_image(step)), None)
+        loads = [isinstance(step, LoadImageFromFile) or LOADS_IMAGE.match(type(step).__name__) for step in steps]
+        first = next((i for i, does in enumerate(loads) if does), None)
         if first is None:
             self.loading, self.steps = _as_the_data_set_gives(cfg, dataset.type, steps)
         else:
@@ -119,10 +120,6 @@ class ImagePipeline:
             image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         return image.astype(np.float32) if getattr(load, 'to_float32', False) else image
 
-    def read(self, source: str | Path) -> np.ndarray:
-        """The image of a file, as the config's loading step gives it. Arguments and errors are those of a call."""
-        return self._read(str(source))['img']
-
     def _read(self, path: str) -> dict:
         path = os.path.expanduser(path)
         if '://' not in path and not os.path.lexists(path):
@@ -155,10 +152,6 @@ def data_set_sample(dataset: Sequence, index: int, name: str = '') -> ImageSampl
     packed = dataset[index]
     image = packed['inputs'].permute(1, 2, 0).cpu().numpy()
     return ImageSample(name or str(index), image, packed, View(image.shape[:2], image.shape[:2]))
-
-
-def _loads_image(step: Callable) -> bool:
-    return isinstance(step, LoadImageFromFile) or bool(LOADS_IMAGE.match(type(step).__name__))
 
 
 def _as_the_data_set_gives(cfg: Config, dataset: str | type, steps: list) -> tuple[list, list]:

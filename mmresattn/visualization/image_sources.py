@@ -102,21 +102,13 @@ class ImageSources:
                 yield unique(name), source
 
     def skip(self, source: str, error: BrokenImage) -> None:
-        """Note that a file cannot be read.
-
-        Raises:
-            BrokenImage: The error, if nothing is skipped.
-        """
+        """Note that a file cannot be read, or raise the error if nothing is skipped."""
         if self.strict:
             raise error
         self.skipped[source] = str(error)
 
     def report(self) -> None:
-        """Say at the end which files were skipped.
-
-        Raises:
-            BrokenImage: If all were.
-        """
+        """Say at the end which files were skipped; a BrokenImage says so if all were."""
         if not self.skipped:
             return
         reasons = list(self.skipped.values())

@@ -118,7 +118,8 @@ def run_and_follow(transforms: Sequence[Step], results: dict) -> tuple[dict, Vie
         ValueError: If a step does more than to resize, crop, pad or mirror, such as rotating, or if what it does cannot
             be told.
     """
-    view = _whole(_pixels(results['img']), _pixels(results['img']))
+    shape = _pixels(results['img']).shape[:2]
+    view = View(shape, shape)
     for step in _flat(transforms):
         if 'img' not in results:  # it is packed
             results = step(results)
@@ -146,9 +147,8 @@ def maps_in_view(maps: Tensor, view: View, padded: Sequence[int] | None = None) 
         places = (torch.arange(size, dtype=torch.float64, device=maps.device) + 0.5) * view.scale[i] + view.offset[i]
         outside.append((places < -SLACK) | (places > view.output[i] + SLACK))
         places = (places / whole * cells - 0.5).clamp(0, cells - 1)
-        weights.append(
-            (1 - (places[:, None] - torch.arange(cells, device=maps.device)).abs()).clamp_min(0).to(maps)
-        )  # size, cells
+        distances = (places[:, None] - torch.arange(cells, device=maps.device)).abs()  # size, cells
+        weights.append((1 - distances).clamp_min(0).to(maps))
     placed = weights[0] @ maps @ weights[1].T  # C, H, W
     placed[:, outside[0]] = torch.nan
     placed[:, :, outside[1]] = torch.nan
@@ -251,7 +251,7 @@ def _unmoved(before: np.ndarray, after: np.ndarray, again: Callable) -> View | N
             return None
         if np.abs(moved.astype(np.float64) - shuffle(made)).max() > _rounding(made):
             return None
-    return _whole(before, after)
+    return View(before.shape[:2], after.shape[:2])
 
 
 def _crop(before: np.ndarray, after: np.ndarray, again: Callable) -> View | None:
@@ -301,11 +301,10 @@ def _ramps(before: np.ndarray, after: np.ndarray, again: Callable) -> View | Non
     carried = [again((image + ramp).astype(np.float32)) for ramp in ramps]
     if base is None or any(carrier is None or carrier.shape != after.shape for carrier in (base, *carried)):
         return None
+    made = base
     if np.issubdtype(after.dtype, np.integer):  # which bicubic interpolation exceeds
-        rounded = base.clip(np.iinfo(after.dtype).min, np.iinfo(after.dtype).max)
-    else:
-        rounded = base
-    if np.abs(rounded - after).max() > 2 * _rounding(after):
+        made = base.clip(np.iinfo(after.dtype).min, np.iinfo(after.dtype).max)
+    if np.abs(made - after).max() > 2 * _rounding(after):
         return None  # floating-point numbers make it another step
     ones, *places = ((carrier - base).reshape(*after.shape[:2], -1).mean(-1) for carrier in carried)
     inside = np.abs(ones) > 0.5 * np.abs(ones).max()  # no padding
@@ -327,10 +326,6 @@ def _ramps(before: np.ndarray, after: np.ndarray, again: Callable) -> View | Non
 def _rounding(image: np.ndarray) -> float:
     """Differences between equal images, from rounding and interpolation."""
     return (1 if np.issubdtype(image.dtype, np.integer) else 0) + 1e-3 * float(image.max() - image.min())
-
-
-def _whole(before: np.ndarray, after: np.ndarray) -> View:
-    return View(before.shape[:2], after.shape[:2])
 
 
 def _resize(maps: Tensor, shape: Sequence[int]) -> Tensor:

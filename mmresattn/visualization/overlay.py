@@ -7,6 +7,7 @@ from matplotlib import colormaps
 from torch import Tensor
 
 COLOURS = 'inferno'  # which a reader also tells apart in grey
+GREY = 128
 
 
 def colour_table(name: str = COLOURS) -> np.ndarray:
@@ -19,11 +20,7 @@ def colour_table(name: str = COLOURS) -> np.ndarray:
 
 
 def check_image_array(image: np.ndarray) -> None:
-    """Make sure that an array can be an image (H, W) or (H, W, C).
-
-    Raises:
-        ValueError: If it is not.
-    """
+    """Raise a ValueError if an array can be no image (H, W) or (H, W, C)."""
     if not (isinstance(image, np.ndarray) and image.ndim in (2, 3) and image.size and image.dtype.kind in 'buif'):
         got = f'{image.dtype} of {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f'An image is a NumPy array (height, width) or (height, width, channels); got {got}.')
@@ -106,6 +103,12 @@ def overlay(
     return np.where(np.isnan(resized)[..., None], image, picture)
 
 
+def behind_gate(picture: np.ndarray, gate: Tensor) -> np.ndarray:
+    """A picture (H, W, 3) in which what a gate (H, W) hides is grey; NaN hides nothing."""
+    shown = gate.nan_to_num(1.0).clamp(0, 1)[..., None].cpu().numpy()
+    return np.rint(shown * picture + (1 - shown) * GREY).astype(np.uint8)
+
+
 def resize_map(attention: Tensor | np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """A map (h, w) at another size (H, W), as it lies on an image of that size: bilinear, ``align_corners=False``.
 
@@ -131,11 +134,7 @@ def resize_map(attention: Tensor | np.ndarray, shape: tuple[int, int]) -> np.nda
 
 
 def check_picture(image: np.ndarray) -> None:
-    """Make sure that an array is a picture (H, W, 3), uint8.
-
-    Raises:
-        ValueError: If it is not.
-    """
+    """Raise a ValueError if an array is no picture (H, W, 3), uint8."""
     if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
         got = f'{image.dtype} of {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f'A picture is a NumPy array (height, width, 3) of uint8 in RGB; got {got}.')

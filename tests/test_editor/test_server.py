@@ -99,7 +99,7 @@ def test_copied_map_and_pictures(client, editor):
     low, high = editor.predict('bee/1.png').maps[LAYER].aminmax()
     np.testing.assert_allclose(result['range'], [low, high], atol=0.05)
     image = cv2.imdecode(np.frombuffer(client.get('/api/image', params=dict(name=NAME)).content, np.uint8), 1)
-    np.testing.assert_array_equal(image, editor.load(NAME))
+    np.testing.assert_array_equal(image, cv2.imread(str(editor.images / NAME)))
     assert client.get('/api/thumbnail', params=dict(name=NAME)).headers['content-type'] == 'image/jpeg'
 
 

@@ -10,7 +10,6 @@ from torch.optim.swa_utils import update_bn
 
 import mmresattn  # noqa: F401
 from mmresattn.apis import load_classifier
-from mmresattn.evaluation import stage_responses
 from tests.conftest import ROOT
 from tools import test as test_tool
 from tools.analysis_tools import robustness
@@ -130,7 +129,7 @@ def test_responses_of_three_networks(barely_trained, tmp_path, capsys, saved_fig
     nets = {label: [row for row in found if row['net'] == label] for label in ('residual', 'naive', 'plain')}
     assert sum(map(len, nets.values())) == len(found)
     model, loader = load_classifier(*barely_trained, max_images=30)
-    expected = stage_responses(model, loader)
+    expected = responses.stage_responses(model, loader)
     assert {row['block']: float(row['response']) for row in nets['residual']} == pytest.approx(expected)
     for net in nets.values():
         raw = {row['block']: float(row['response']) for row in net}

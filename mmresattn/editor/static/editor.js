@@ -3,10 +3,10 @@
 import { address, decode, get, post } from './api.js';
 import { Board } from './canvas.js';
 import { Draft } from './drafts.js';
+import { at, make } from './elements.js';
 import { Images } from './images.js';
 import { startTraining } from './training.js';
 
-const at = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const FLAT = 0.1; // a map with a smaller range is called flat
 const HINTS = {
@@ -103,16 +103,16 @@ async function lookOnce() {
 function show() {
   board.setMap(answer.map);
   showRange();
-  const label = images.label(images.current);
+  const label = images.labels[images.current];
   const [before, after] = answer.answers;
   const classes = start.classes;
   const scores = new Map(answer.scores.map(([number, ...both]) => [number, both]));
   const verdict = at('verdict');
   verdict.replaceChildren();
   const line = (text, className = '') => {
-    verdict.append(Object.assign(document.createElement('span'), { textContent: text, className }), ' ');
+    verdict.append(make('span', { textContent: text, className }), ' ');
   };
-  line(`${classes[after]}, ${percent(scores.get(after)[1])}.`, 'strong');
+  line(`${classes[after]}, ${percent(scores.get(after)[1])}.`);
   if (label !== null) {
     if (after === label) line('✓ Right.', 'right');
     else line(`✗ Wrong, this is: ${classes[label]}.`, 'wrong-answer');
@@ -125,14 +125,10 @@ function show() {
   }
   at('scores').replaceChildren(
     ...answer.scores.map(([number, ...both]) => {
-      const row = document.createElement('tr');
-      row.append(Object.assign(document.createElement('td'), { textContent: classes[number] }));
-      for (const score of both) {
-        const cell = Object.assign(document.createElement('td'), { textContent: percent(score), title: score });
-        cell.style.setProperty('--share', `${100 * score}%`);
-        row.append(cell);
-      }
-      return row;
+      const cells = both.map((score) =>
+        make('td', { textContent: percent(score), title: score, style: `--share: ${100 * score}%` }),
+      );
+      return make('tr', {}, make('td', { textContent: classes[number] }), ...cells);
     }),
   );
   const network = answer.networkSeconds && Math.round(1000 * answer.networkSeconds);
@@ -340,13 +336,13 @@ function toggleTheme() {
   localStorage.setItem('theme', root.dataset.theme);
 }
 
-// Keys: what they are, what they do, and their action. The help shows the same list.
+// Keys: what they are, what they do, their action, its button, and their sign. The help shows the same list.
 const KEYS = [
   ['j', 'next image', () => images.step(1)],
   ['k', 'previous image', () => images.step(-1)],
-  ['ArrowRight', 'next image', () => images.step(1), '→'],
-  ['ArrowLeft', 'previous image', () => images.step(-1), '←'],
-  ['n', 'next untouched image', () => nextUntouched()],
+  ['ArrowRight', 'next image', () => images.step(1), null, '→'],
+  ['ArrowLeft', 'previous image', () => images.step(-1), null, '←'],
+  ['n', 'next untouched image', () => nextUntouched(), 'next-untouched'],
   ['f', 'to the filters', () => at('filter-answer').focus()],
   ['b', 'brush', () => choose('brush')],
   ['e', 'eraser', () => choose('eraser')],
@@ -360,22 +356,22 @@ const KEYS = [
   [',', 'weaker', () => nudge('strength', -10)],
   ['.', 'stronger', () => nudge('strength', 10)],
   ['g', 'to the canvas: arrow keys move, Enter paints', () => at('canvas').focus()],
-  ['i', 'copy the map of another image', copy],
-  ['z', 'undo', () => move(-1)],
-  ['y', 'redo', () => move(1)],
-  ['Delete', 'remove all strokes', () => draft?.strokes.length && change({ clear: true }), 'Del'],
-  ['s', 'save the map', () => save()],
-  ['t', 'take the saved map back, or bring it back', takeBack],
-  ['d', 'skip: needs no correction', skip],
-  ['m', 'show or hide the map', () => toggle('toggle-map', 'map')],
-  ['v', 'image and map side by side', () => toggle('toggle-split', 'split')],
-  ['c', 'stretch the contrast', () => toggle('stretch')],
+  ['i', 'copy the map of another image', copy, 'open-copy'],
+  ['z', 'undo', () => move(-1), 'undo'],
+  ['y', 'redo', () => move(1), 'redo'],
+  ['Delete', 'remove all strokes', () => draft?.strokes.length && change({ clear: true }), 'clear', 'Del'],
+  ['s', 'save the map', () => save(), 'save'],
+  ['t', 'take the saved map back, or bring it back', takeBack, 'take-back'],
+  ['d', 'skip: needs no correction', skip, 'skip'],
+  ['m', 'show or hide the map', () => toggle('toggle-map', 'map'), 'toggle-map'],
+  ['v', 'image and map side by side', () => toggle('toggle-split', 'split'), 'toggle-split'],
+  ['c', 'stretch the contrast', () => toggle('stretch'), 'stretch'],
   ['w', 'show me why, class by class', () => cycle('why')],
   ['l', 'next layer', () => cycle('layer')],
   ['+', 'zoom in', () => board.zoom(1.3)],
   ['-', 'zoom out', () => board.zoom(1 / 1.3)],
-  ['0', 'fit into the window', () => board.fit()],
-  ['?', 'these keys', () => at('help').showModal()],
+  ['0', 'fit into the window', () => board.fit(), 'fit'],
+  ['?', 'these keys', () => at('help').showModal(), 'open-help'],
 ];
 
 function nextUntouched() {
@@ -408,23 +404,8 @@ document.addEventListener('keyup', (event) => {
 });
 
 function wire() {
-  const clicks = {
-    undo: () => move(-1),
-    redo: () => move(1),
-    clear: () => change({ clear: true }),
-    'open-copy': copy,
-    'toggle-map': () => toggle('toggle-map', 'map'),
-    'toggle-split': () => toggle('toggle-split', 'split'),
-    fit: () => board.fit(),
-    save: () => save(),
-    'take-back': takeBack,
-    skip,
-    stretch: () => toggle('stretch'),
-    'next-untouched': nextUntouched,
-    'toggle-theme': toggleTheme,
-    'open-help': () => at('help').showModal(),
-  };
-  for (const [id, action] of Object.entries(clicks)) at(id).onclick = () => action();
+  for (const [, , action, id] of KEYS) if (id) at(id).onclick = () => action();
+  at('toggle-theme').onclick = toggleTheme;
   for (const button of document.querySelectorAll('[data-tool]')) button.onclick = () => choose(button.dataset.tool);
   for (const input of document.querySelectorAll('[name="value"]')) input.onchange = () => setValue(Number(input.value));
   for (const id of ['size', 'strength', 'softness']) {
@@ -445,13 +426,9 @@ function wire() {
     open();
   };
   at('keys').replaceChildren(
-    ...KEYS.map(([key, what, , sign]) => {
-      const line = document.createElement('div');
-      const term = document.createElement('dt');
-      term.append(Object.assign(document.createElement('kbd'), { textContent: sign ?? key }));
-      line.append(term, Object.assign(document.createElement('dd'), { textContent: what }));
-      return line;
-    }),
+    ...KEYS.map(([key, what, , , sign = key]) =>
+      make('div', {}, make('dt', {}, make('kbd', { textContent: sign })), make('dd', { textContent: what })),
+    ),
   );
   images.addEventListener('open', open);
   addEventListener('beforeunload', () => images.current >= 0 && localStorage.setItem(`place ${start.out}`, name()));

@@ -1,10 +1,10 @@
 // The images: filters, order and the strip of thumbnails, of which only those in view are in the page.
 
 import { address } from './api.js';
+import { at, make } from './elements.js';
 
 const STEP = 98; // pixels from one thumbnail to the next
-const BADGES = { corrected: ['✓', 'corrected'], skipped: ['–', 'skipped'] };
-const at = (id) => document.getElementById(id);
+const BADGES = { corrected: '✓', skipped: '–' };
 const percent = (share) => `${Math.round(100 * share)} %`;
 
 export class Images extends EventTarget {
@@ -44,10 +44,6 @@ export class Images extends EventTarget {
     this.apply();
   }
 
-  label(number) {
-    return this.labels[number];
-  }
-
   isWrong(number) {
     const answer = this.answers.get(number);
     return answer !== undefined && this.labels[number] !== null && answer[0] !== this.labels[number];
@@ -77,14 +73,13 @@ export class Images extends EventTarget {
     const select = at('filter-answer');
     const chosen = select.value;
     const isKnown = this.labels.some((label) => label !== null);
-    const sure = [
+    const options = [
+      new Option('all', ''),
+      ...(isKnown ? [new Option(`mistakes (${wrong})`, 'wrong'), new Option('right', 'right')] : []),
       new Option('less than 50 % sure', 'unsure'),
       new Option('at least 90 % sure', 'sure'),
       ...(Object.keys(this.broken).length ? [new Option('broken images', 'broken')] : []),
     ];
-    const options = [new Option('all', '')];
-    if (isKnown) options.push(new Option(`mistakes (${wrong})`, 'wrong'), new Option('right', 'right'));
-    options.push(...sure);
     const frequent = [...pairs].sort((a, b) => b[1] - a[1]);
     for (const [pair, count] of frequent) {
       const [label, answer] = pair.split(' ').map((value) => this.classes[value]);
@@ -173,16 +168,11 @@ export class Images extends EventTarget {
   }
 
   #make(number) {
-    const element = document.createElement('div');
-    element.className = 'thumbnail';
+    const picture = make('img', { alt: '', src: address('thumbnail', this.names[number]) });
+    const spans = ['answer', 'sureness', 'badge'].map((className) => make('span', { className }));
+    const element = make('div', { className: 'thumbnail', id: `thumbnail-${number}` }, picture, ...spans);
     element.dataset.number = number;
-    element.id = `thumbnail-${number}`;
     element.setAttribute('role', 'option');
-    const picture = Object.assign(new Image(), { alt: '', src: address('thumbnail', this.names[number]) });
-    const [answer, sureness, badge] = ['answer', 'sureness', 'badge'].map((name) =>
-      Object.assign(document.createElement('span'), { className: name }),
-    );
-    element.append(picture, answer, sureness, badge);
     element.onclick = () => this.open(Number(number));
     return element;
   }
@@ -197,7 +187,7 @@ export class Images extends EventTarget {
     const said = found ? this.classes[found[0]] : number in this.broken ? 'broken' : '…';
     answer.textContent = wrong ? `✗ ${said}` : said;
     sureness.textContent = found ? `${percent(found[1])}${wrong ? `, is ${truth}` : ''}` : truth;
-    badge.textContent = BADGES[state]?.[0] ?? '';
+    badge.textContent = BADGES[state] ?? '';
     element.dataset.state = state;
     element.classList.toggle('wrong', wrong);
     element.style.left = `${place * STEP + 3}px`;
@@ -205,8 +195,8 @@ export class Images extends EventTarget {
     element.setAttribute('aria-setsize', this.list.length);
     element.setAttribute('aria-posinset', place + 1);
     const words = [this.names[number], truth && `class ${truth}`, `answer ${said}`, found && percent(found[1]), state];
-    element.setAttribute('aria-label', words.filter(Boolean).join(', '));
     element.title = words.filter(Boolean).join(', ');
+    element.setAttribute('aria-label', element.title);
     if (number === this.current) at('strip').setAttribute('aria-activedescendant', element.id);
   }
 }

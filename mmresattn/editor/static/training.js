@@ -1,13 +1,8 @@
 // The dialog that starts a training from the corrections, follows it and shows what it changed.
 
 import { address, get, post } from './api.js';
+import { at, make } from './elements.js';
 
-const at = (id) => document.getElementById(id);
-const make = (tag, properties = {}, ...children) => {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-};
 const STATES = {
   idle: '',
   training: 'Training …',

@@ -2,9 +2,9 @@ import pytest
 import torch
 from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
+from responses import stage_responses
 from torch import nn
 
-from mmresattn.evaluation import stage_responses
 from mmresattn.models import ResidualAttentionNet
 from mmresattn.models.layers import attention_maps, edit_attention
 
@@ -25,6 +25,19 @@ def small(**kwargs):
     return model
 
 
+def classifier(backbone, mean=0.0, std=1.0):
+    return ImageClassifier(
+        backbone=backbone,
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=10, in_channels=16),
+        data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor', mean=[mean] * 3, std=[std] * 3, to_rgb=True),
+    ).eval()
+
+
+def batches(images):
+    return [dict(inputs=batch, data_samples=[DataSample().set_gt_label(0) for _ in batch]) for batch in images.split(4)]
+
+
 def images(n=10):
     return torch.randn(n, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
@@ -32,7 +45,7 @@ def images(n=10):
 @pytest.mark.parametrize('residual', [True, False])
 def test_against_a_loop_over_the_blocks_in_float64(residual):
     model = small(attention_residual_learning=residual)
-    found = stage_responses(model, images().split(4))
+    found = stage_responses(classifier(model), batches(images().flip(1)))  # in BGR
     model.double()
     expected = {}
     with torch.no_grad():
@@ -57,7 +70,7 @@ def test_a_constant_mask_scales_the_trunk():
                 if name.startswith('stage') and 'conv3.weight' in name and 'stage1.unit1' not in name:
                     parameter.zero_()  # a unit is its shortcut alone
         with edit_attention(model, {name: lambda mask: torch.full_like(mask, 0.5) for name in attention_maps(model)}):
-            found = stage_responses(model, [images()])
+            found = stage_responses(classifier(model), batches(images()))
         first = found['stage1.unit1']
         assert found['stage1.attention1'] == pytest.approx(factor * first, rel=1e-5)
         assert found['stage1'] == found['stage1.attention2'] == pytest.approx(factor**2 * first, rel=1e-5)
@@ -66,7 +79,7 @@ def test_a_constant_mask_scales_the_trunk():
 
 def test_a_plain_network_has_stages_too():
     plain = small(arch=dict(SMALL, modules=(0, 0, 0), units_after=(3, 3, 3)))
-    found = stage_responses(plain, [images()])
+    found = stage_responses(classifier(plain), batches(images().flip(1)))
     assert len(found) == 3 * (4 + 1) and not any('attention' in name for name in found)
     with torch.no_grad():
         raw = plain.stage3(plain.stage2(plain.stage1(plain.stem(images()))))
@@ -75,28 +88,15 @@ def test_a_plain_network_has_stages_too():
     assert found['stage3'] != pytest.approx(after_norm.abs().mean().item(), rel=1e-2)
 
 
-def test_a_classifier_prepares_its_images_and_takes_the_first():
-    backbone = small()
-    classifier = ImageClassifier(
-        backbone=backbone,
-        neck=dict(type='mmpretrain.GlobalAveragePooling'),
-        head=dict(type='mmpretrain.LinearClsHead', num_classes=10, in_channels=16),
-        data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor', mean=[100.0] * 3, std=[50.0] * 3, to_rgb=True),
-    )
+def test_a_classifier_prepares_its_images():
     pixels = (images() * 40 + 128).clamp(0, 255).byte()
-    samples = [DataSample().set_gt_label(0) for _ in pixels]
-    loader = [dict(inputs=pixels[i : i + 4], data_samples=samples[i : i + 4]) for i in (0, 4, 8)]
-    found = stage_responses(classifier, loader, max_images=6)
-    assert found == pytest.approx(stage_responses(backbone, [(pixels[:6].flip(1).float() - 100) / 50]), rel=1e-5)
-    assert found != stage_responses(classifier, loader)
-    assert not any(module._forward_hooks for module in classifier.modules())
+    model = classifier(small(), 100, 50)
+    found = stage_responses(model, batches(pixels))
+    expected = stage_responses(classifier(model.backbone), batches((pixels.float() - 100) / 50))
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_what_does_not_fit():
+def test_other_networks_are_refused():
     with pytest.raises(ValueError, match='Linear has no blocks named stageK'):
-        stage_responses(nn.Linear(2, 2), [])
-    model = ResidualAttentionNet(SMALL)
-    with pytest.raises(ValueError, match='no images'):
-        stage_responses(model, [])
-    with pytest.raises(ValueError, match='at least 1, or None'):
-        stage_responses(model, [images()], max_images=0)
+        stage_responses(classifier(nn.Linear(2, 2)), [])
