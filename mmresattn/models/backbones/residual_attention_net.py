@@ -10,15 +10,8 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 
 from ..layers import MASK_ACTIVATIONS, UNITS, AttentionModule, NormReLU, checkpoint, norm_relu
-from ..layers.checks import (
-    check_each_stage,
-    check_frozen_stages,
-    check_images,
-    check_integers,
-    stage_indices,
-)
-from .frozen_stages import FrozenStages
-from .layer_depth import LayerDepth
+from ..layers.checks import check_each_stage, check_images, check_integers
+from .stages import INIT_CFG, LayerDepth, Staged
 
 
 class Stem(NamedTuple):
@@ -165,15 +158,8 @@ def resolve_arch(arch: str | dict | Architecture) -> Architecture:
     return Architecture(**changes) if base is None else replace(ARCHITECTURES[base], **changes)
 
 
-# "MSRA" of the paper, by fan-out as for MMPretrain's ResNet.
-INIT_CFG = (
-    dict(type='Kaiming', layer='Conv2d'),
-    dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
-)
-
-
 @MODELS.register_module()
-class ResidualAttentionNet(LayerDepth, FrozenStages, BaseBackbone):
+class ResidualAttentionNet(LayerDepth, Staged, BaseBackbone):
     """Residual Attention Network, the graph of the official prototxt files.
 
     A stem; then for each stage a first unit, which changes the shape, its attention modules and its last units.
@@ -274,25 +260,19 @@ class ResidualAttentionNet(LayerDepth, FrozenStages, BaseBackbone):
         norm_cfg: dict = dict(type='BN', requires_grad=True),
         init_cfg: dict | list | None = INIT_CFG,
     ) -> None:
-        super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
         arch = resolve_arch(arch)
+        n = len(arch.channels)
+        super().__init__(n, in_channels, out_indices, frozen_stages, norm_eval, init_cfg)
         if mask == 'local_conv':
             arch = replace(arch, poolings=[0] * len(arch.poolings), bottom_units=3)
         elif mask != 'encoder_decoder':
             raise ValueError(f"mask is 'encoder_decoder' or 'local_conv', not {mask!r}.")
-        n = len(arch.channels)
         strides = arch.strides if strides is None else strides
         dilations = [1] * n if dilations is None else dilations
         if attention not in MASK_ACTIVATIONS:
             raise ValueError(f'attention is one of {list(MASK_ACTIVATIONS)}, not {attention!r}.')
         check_each_stage(n, strides=strides, dilations=dilations)
-        check_frozen_stages(frozen_stages, n)
-        check_integers(in_channels=in_channels)
         self.arch = arch
-        self.in_channels = in_channels
-        self.out_indices = stage_indices(out_indices, n)
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
         self.new_masks = new_masks
         self.with_cp = with_cp
 
@@ -306,8 +286,7 @@ class ResidualAttentionNet(LayerDepth, FrozenStages, BaseBackbone):
         )
         # Units beside attention modules cost time to recompute and keep little.
         self.recomputed = AttentionModule if any(arch.modules) else unit
-        self.stages = []
-        self.strides = list(strides)[: max(self.out_indices) + 1]
+        self.strides = list(strides)[: len(self.stages)]
         normed = range(n) if norm_outputs is True else norm_outputs or ()
         for i, stride in enumerate(self.strides):
             width = arch.channels[i]
@@ -336,8 +315,7 @@ class ResidualAttentionNet(LayerDepth, FrozenStages, BaseBackbone):
                 stage.add_module(f'attention{k + 1}', module())
             for k in range(arch.units_after[i]):
                 stage.add_module(f'unit{k + 2}', unit(width, width, **make))
-            self.add_module(f'stage{i + 1}', stage)
-            self.stages.append(f'stage{i + 1}')
+            self.add_module(self.stages[i], stage)
             if unit.preactivation and (i == n - 1 or i in normed and i in self.out_indices):
                 self.add_module(f'norm{i + 1}', norm_relu(norm_cfg, width))
             channels = width
