@@ -10,7 +10,7 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 
 from ..layers import MASK_ACTIVATIONS, UNITS, AttentionModule, NormReLU, checkpoint, norm_relu
-from ..layers.checks import check_each_stage, check_images, check_integers
+from ..layers.checks import architecture_fields, check_each_stage, check_images, check_integers
 from .stages import INIT_CFG, LayerDepth, Staged
 
 
@@ -140,22 +140,9 @@ def resolve_arch(arch: str | dict | Architecture) -> Architecture:
     """
     if isinstance(arch, Architecture):
         return arch
-    if isinstance(arch, str):
-        arch = dict(base=arch)
-    if not isinstance(arch, dict):
-        raise ValueError(f'An architecture is a name, one of {list(ARCHITECTURES)}, or a dict, not {arch!r}.')
-    changes = dict(arch)
-    base = changes.pop('base', None)
-    if base is not None and base not in list(ARCHITECTURES):
-        raise ValueError(f'Unknown architecture {base!r}; there are {list(ARCHITECTURES)}, or give a dict.')
     known = {field.name: field.default is MISSING for field in fields(Architecture)}
-    missing = [name for name, needed in known.items() if needed and base is None and name not in changes]
-    unknown = [name for name in changes if name not in known]
-    if missing or unknown:
-        raise ValueError(
-            f'An architecture has the fields {list(known)} (and base); missing: {missing}, unknown: {unknown}.'
-        )
-    return Architecture(**changes) if base is None else replace(ARCHITECTURES[base], **changes)
+    named = {name: vars(architecture) for name, architecture in ARCHITECTURES.items()}
+    return Architecture(**architecture_fields(arch, named, known))
 
 
 @MODELS.register_module()

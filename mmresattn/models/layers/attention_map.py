@@ -18,12 +18,7 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from .transformer_attention import SoftmaxMode, transformer_attention
 
-KINDS = {
-    'mixed': 'N, C, H, W',
-    'channel': 'N, C, 1, 1',
-    'spatial': 'N, 1, H, W',
-    'pairwise': 'N, heads, Q, K',
-}
+KINDS = {'mixed': 'N, C, H, W', 'channel': 'N, C, 1, 1', 'spatial': 'N, 1, H, W', 'pairwise': 'N, heads, Q, K'}
 # What torch.compile, FSDP and checkpoint_wrapper put into module names. DDP's `module` may also be somebody's own name.
 WRAPPED = ('_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module')
 
@@ -86,7 +81,7 @@ class TransformerMap(AttentionMap):
         super().__init__('pairwise')
         self.module = weakref.ref(module)
         self._handles = ()
-        self._running = threading.local()
+        self._running = threading.local()  # modes: those of the forward passes that are under way
 
     def switch(self, on: bool) -> None:
         """Add the hooks to the module, or remove them."""
@@ -105,16 +100,11 @@ class TransformerMap(AttentionMap):
         if self.watched:
             mode = SoftmaxMode(self, module, args, kwargs)
             mode.__enter__()
-            self._modes().append(mode)
+            self._running.__dict__.setdefault('modes', []).append(mode)
 
     def _leave(self, *_) -> None:
-        if modes := self._modes():
+        if modes := self._running.__dict__.get('modes'):
             modes.pop().__exit__(None, None, None)
-
-    def _modes(self) -> list[SoftmaxMode]:
-        if not hasattr(self._running, 'modes'):
-            self._running.modes = []
-        return self._running.modes
 
     def __reduce__(self) -> tuple:
         return TransformerMap, (nn.Identity(),)  # in the hooks of a copy of a watched model, which nobody watches

@@ -1,6 +1,6 @@
 """Checks of arguments that PyTorch and MMPretrain would accept in silence, or refuse without naming them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -73,6 +73,33 @@ def stage_indices(out_indices: int | Sequence[int], n: int) -> list[int]:
     if len({index % n for index in indices}) < len(indices):
         raise ValueError(f'out_indices name a stage twice: {indices}.')
     return sorted(index % n for index in indices)
+
+
+def architecture_fields(arch: str | dict, named: Mapping[str, Mapping], known: Mapping[str, bool]) -> dict:
+    """The fields of an architecture, by its name or as a dict, which may start from a name.
+
+    Args:
+        arch (str | dict): Such as ``'attention56'`` or ``dict(base='attention56', r=2)``.
+        named (Mapping[str, Mapping]): The fields of each name.
+        known (Mapping[str, bool]): All fields, and whether one must be given.
+
+    Raises:
+        ValueError: If a name or field is unknown, or a field is missing.
+    """
+    if not isinstance(arch, str | dict):
+        raise ValueError(f'An architecture is a name, one of {list(named)}, or a dict, not {arch!r}.')
+    fields = dict(base=arch) if isinstance(arch, str) else dict(arch)
+    base = fields.pop('base', None)
+    if base is not None and base not in list(named):
+        raise ValueError(f'Unknown architecture {base!r}; there are {list(named)}, or give a dict.')
+    fields = {**named.get(base, {}), **fields}
+    missing = [name for name, needed in known.items() if needed and name not in fields]
+    unknown = [name for name in fields if name not in known]
+    if missing or unknown:
+        raise ValueError(
+            f'An architecture has the fields {list(known)} (and base); missing: {missing}, unknown: {unknown}.'
+        )
+    return fields
 
 
 def check_images(x: Tensor, channels: int, min_size: int = 1) -> None:
