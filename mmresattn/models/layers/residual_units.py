@@ -66,9 +66,7 @@ class PreActBottleneck(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
         self.norm3 = norm_relu(norm_cfg, width)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
-        self.shortcut = None
-        if projection:
-            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if projection else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.shortcut is None:
@@ -212,9 +210,7 @@ class InceptionUnit(nn.Module):
         self.branch3 = ConvSequential(conv1x1(half), *norm_conv3x3(stride), *norm_conv3x3())
         self.norm2 = norm_relu(norm_cfg, quarter + half + half)
         self.conv2 = nn.Conv2d(quarter + half + half, out_channels, 1, bias=False)
-        self.shortcut = None
-        if projection:
-            self.shortcut = conv1x1(out_channels, stride)
+        self.shortcut = conv1x1(out_channels, stride) if projection else None
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm1(x)
