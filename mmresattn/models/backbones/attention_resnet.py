@@ -117,8 +117,8 @@ class AttentionResNet(LayerDepth, MendedResNet, ResNet):
         check_each_stage(num_stages, strides=strides, dilations=dilations)
         check_frozen_stages(frozen_stages, num_stages)
         out_indices = stage_indices(out_indices, num_stages)
-        check_integers(groups=groups, width_per_group=width_per_group, in_channels=in_channels)
-        check_integers(base_channels=kwargs.get('base_channels', 64))
+        check_integers(groups=groups, width_per_group=width_per_group)
+        check_integers(in_channels=in_channels, base_channels=kwargs.get('base_channels', 64))
         check_integers(2 if kwargs.get('deep_stem') else 1, stem_channels=kwargs.get('stem_channels', 64))
         if style not in ('pytorch', 'caffe'):
             raise ValueError(f"style is 'pytorch' or 'caffe', not {style!r}.")
@@ -142,8 +142,7 @@ class AttentionResNet(LayerDepth, MendedResNet, ResNet):
             style=style,
             **kwargs,
         )
-        settings = dict(style=style, caffe_pool=caffe_pool)
-        usual = dict(style='pytorch', caffe_pool=False)
+        settings, usual = dict(style=style, caffe_pool=caffe_pool), dict(style='pytorch', caffe_pool=False)
         # What the names and shapes of the weights do not show, where published checkpoints differ.
         self.hidden_settings = {key: value for key, value in settings.items() if value != usual[key]}
         if caffe_pool:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, replace
-from functools import partial
 from typing import NamedTuple
 
 from mmengine.registry import MODELS
@@ -278,20 +277,9 @@ class ResidualAttentionNet(LayerDepth, Staged, BaseBackbone):
         for i, stride in enumerate(self.strides):
             width = arch.channels[i]
             make = dict(dilation=dilations[i], norm_cfg=norm_cfg)
-            module = partial(
-                AttentionModule,
-                width,
-                arch.poolings[i],
-                arch.p,
-                arch.t,
-                arch.r,
-                arch.bottom_units,
-                attention,
-                attention_residual_learning,
-                unit,
-                mask_width=arch.mask_widths and arch.mask_widths[i],
-                **make,
-            )
+            sizes = (width, arch.poolings[i], arch.p, arch.t, arch.r, arch.bottom_units)
+            learning = (attention, attention_residual_learning)
+            mask_width = arch.mask_widths and arch.mask_widths[i]
             stage = nn.Sequential()
             first = dict(make, dilation=dilations[max(i - 1, 0)])  # it reads the grid of the stage before
             # ResNets project the shortcut where the shape changes, the official network at the start of every stage.
@@ -299,7 +287,8 @@ class ResidualAttentionNet(LayerDepth, Staged, BaseBackbone):
             projection = changes or arch.unit not in ('bottleneck', 'basic')
             stage.add_module('unit1', unit(channels, width, stride, projection=projection, **first))
             for k in range(arch.modules[i]):
-                stage.add_module(f'attention{k + 1}', module())
+                module = AttentionModule(*sizes, *learning, unit, mask_width=mask_width, **make)
+                stage.add_module(f'attention{k + 1}', module)
             for k in range(arch.units_after[i]):
                 stage.add_module(f'unit{k + 2}', unit(width, width, **make))
             self.add_module(self.stages[i], stage)
