@@ -55,19 +55,7 @@ ARCHITECTURES = {
 
 
 def build_layers(layers: Sequence[Layer], channels: int, norm_cfg: dict) -> tuple[nn.Sequential, int]:
-    """Build the layers of a row of ``ARCHITECTURES``.
-
-    Args:
-        layers (Sequence[int | float | tuple]): Such as ``[('max', 2), 512, 0.4]``.
-        channels (int): Channels of the input.
-        norm_cfg (dict): Normalisation, by MMCV's registry.
-
-    Returns:
-        tuple[nn.Sequential, int]: The layers and the channels of their output.
-
-    Raises:
-        ValueError: If one is of no known kind.
-    """
+    """The layers of a row such as ``[('max', 2), 512, 0.4]`` of ``ARCHITECTURES``, and the channels of their output."""
     built = nn.Sequential()
     for layer in layers:
         kind, *numbers = (

@@ -17,13 +17,7 @@ class Staged:
     A backbone calls ``_freeze_stages`` when it is built; from then on ``train`` does.
 
     Args:
-        n (int): Number of stages.
-        in_channels (int): Channels of the image.
-        out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0; negative ones count from the end.
-        frozen_stages (int): Stages that are not trained: 0 freezes the stem, 1 also the first stage, and so on; -1
-            freezes nothing.
-        norm_eval (bool): Whether BatchNorm layers stay in evaluation mode in training.
-        init_cfg (dict | list[dict], optional): Initialisation.
+        n (int): Number of stages. The others are those of :class:`ResidualAttentionNet`.
 
     Attributes:
         stages (list[str]): Names of the stages that are to be built: none past the last one that is returned.
@@ -68,12 +62,7 @@ class Staged:
 
 
 class MendedResNet:
-    """Mixin for MMPretrain's ResNets: a forward that says what is wrong, and ``train`` and ``eval`` that return.
-
-    Attributes:
-        in_channels (int): Channels of the images.
-        min_size (int): Their smallest height and width.
-    """
+    """Mixin for MMPretrain's ResNets: a forward that says what is wrong, and ``train`` and ``eval`` that return."""
 
     in_channels: int
     min_size = 1
