@@ -66,7 +66,7 @@ def resolve_blocks(stages: Sequence[bool | Sequence[int]], numbers: Sequence[int
 def resolve_attention(
     attention: dict | Sequence[dict] | None, numbers: Sequence[int]
 ) -> list[tuple[type[nn.Module], list[list[int]], dict]]:
-    """What the ``attention`` of a backbone asks for: of each layer the class, its blocks by stage, and its arguments."""
+    """What the ``attention`` of a backbone asks for: each layer's class, its blocks by stage, and its arguments."""
     layers = []
     for layer in [attention] if isinstance(attention, dict) else attention or []:
         fields = dict(layer)

@@ -187,16 +187,10 @@ class ResidualAttention(BaseBackbone):
         return self
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter for layer-wise learning-rate decay: that in the plain backbone.
+        """Depth of a parameter in the plain backbone, and number of depths, for layer-wise learning-rate decay.
 
-        A mask is as deep as the last block beside it.
-
-        Args:
-            param_name (str): Name of the parameter in the whole model.
-            prefix (str): Name of this backbone in it, such as ``'backbone.'``. Defaults to ''.
-
-        Returns:
-            tuple[int, int]: Depth of the parameter and number of depths.
+        ``param_name`` is its name in the whole model, and ``prefix`` that of this backbone in it, such as
+        ``'backbone.'``. A mask is as deep as the last block beside it.
         """
         if not param_name.startswith(prefix):
             return self.trunk.get_layer_depth(param_name, prefix)

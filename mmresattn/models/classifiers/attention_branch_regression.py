@@ -113,4 +113,5 @@ class AttentionBranchRegressionHead(AttentionBranchHead, RegressionHead):
     """
 
     def branch_scores(self, feats: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Values of the attention branch, in the units of the targets."""
         return self.in_units(feats[1])

@@ -146,7 +146,7 @@ class DetectionBranch(BaseModule):
             scores = classes.flatten(2).logsumexp(2) - places  # N, K
             present = torch.zeros_like(scores)
             for row, one in zip(present, objects):
-                row[one.labels] = 1
+                row.scatter_(0, one.labels, 1)
             return F.binary_cross_entropy_with_logits(scores, present) * self.num_classes
         size = classes.shape[2:]
         heat = [

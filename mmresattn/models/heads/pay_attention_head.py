@@ -107,7 +107,16 @@ class PayAttentionHead(ClsHead):
         return self._scores(self._logits(feats))
 
     def loss(self, feats: Sequence[Tensor], data_samples: list[DataSample], **kwargs) -> dict[str, Tensor]:
-        """``loss`` and, with ``cal_acc``, ``accuracy_top-k``; ``kwargs`` are for the loss module."""
+        """The loss, and with ``cal_acc`` the accuracy.
+
+        Args:
+            feats (Sequence[Tensor]): Attended features.
+            data_samples (List[DataSample]): Labels, or scores after mixing augmentations.
+            **kwargs: For the loss module.
+
+        Returns:
+            Dict[str, Tensor]: ``loss`` and, if wanted, ``accuracy_top-k``.
+        """
         logits = self._logits(feats)
         losses = self._get_loss(self._scores(logits), data_samples, **kwargs)
         if self.combine == 'indep':  # a cross-entropy of the sum would normalise it once more

@@ -55,10 +55,8 @@ class Windows:
         pad = partial(F.pad, pad=(0, -width % columns, 0, -height % rows), value=-1)
         roll = partial(torch.roll, shifts=(-shift[0], -shift[1]), dims=(0, 1))
         places = roll(pad(places)) if pad_first else pad(roll(places))
-        places = places.unflatten(1, (-1, columns)).unflatten(
-            0, (-1, rows)
-        )  # windows down, rows, windows across, columns
-        self.index = places.transpose(1, 2).reshape(-1, rows * columns)
+        windows = places.unflatten(1, (-1, columns)).unflatten(0, (-1, rows)).transpose(1, 2)
+        self.index = windows.reshape(-1, rows * columns)
 
     def through(self, tap: Tap, weight: Tensor) -> Tensor:
         """Pass the attention of all windows through a tap as one map (N, heads, positions, positions).
