@@ -142,7 +142,8 @@ class AttentionResNet(LayerDepth, MendedResNet, ResNet):
             style=style,
             **kwargs,
         )
-        settings, usual = dict(style=style, caffe_pool=caffe_pool), dict(style='pytorch', caffe_pool=False)
+        settings = dict(style=style, caffe_pool=caffe_pool)
+        usual = dict(style='pytorch', caffe_pool=False)
         # What the names and shapes of the weights do not show, where published checkpoints differ.
         self.hidden_settings = {key: value for key, value in settings.items() if value != usual[key]}
         if caffe_pool:

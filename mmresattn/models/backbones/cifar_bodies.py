@@ -111,14 +111,10 @@ class CIFARResNeXt(_ThreeStages, ResNeXt, ResNet_CIFAR):
 class _PreActNet(Staged, BaseModule):
     """A convolution, then ``stage1`` to ``stage3``; the last one is followed by ``norm``, a normalisation and a ReLU.
 
-    Subclasses fill in the ``stages``.
+    Subclasses fill in the ``stages``. The options are those of :class:`ResidualAttentionNet`.
 
     Args:
         stem_channels (int): Channels of the convolution.
-        out_indices, in_channels, frozen_stages, norm_eval, norm_cfg, init_cfg: See :class:`ResidualAttentionNet`.
-
-    Attributes:
-        min_size (int): Smallest height and width of an input.
     """
 
     min_size = 1
