@@ -66,19 +66,7 @@ def resolve_blocks(stages: Sequence[bool | Sequence[int]], numbers: Sequence[int
 def resolve_attention(
     attention: dict | Sequence[dict] | None, numbers: Sequence[int]
 ) -> list[tuple[type[nn.Module], list[list[int]], dict]]:
-    """What the ``attention`` of a backbone asks for.
-
-    Args:
-        attention (dict | Sequence[dict], optional): Layers: ``type``, ``stages`` (see :func:`resolve_blocks`; by
-            default every block) and the arguments of the layer.
-        numbers (Sequence[int]): Number of blocks of each stage.
-
-    Returns:
-        List[tuple]: For each layer its class, for each stage the indices of its blocks, and its arguments.
-
-    Raises:
-        ValueError: If a layer is unknown or there are no such blocks.
-    """
+    """What the ``attention`` of a backbone asks for: each layer's class, its blocks by stage, and its arguments."""
     layers = []
     for layer in [attention] if isinstance(attention, dict) else attention or []:
         fields = dict(layer)
@@ -113,17 +101,8 @@ class AttentionPlaces:
         """
         if layer.place == 'conv':
             conv = getattr(self, self.main_conv)
-            replacement = layer(
-                conv.in_channels,
-                conv.out_channels,
-                conv.kernel_size,
-                stride=conv.stride,
-                padding=conv.padding,
-                dilation=conv.dilation,
-                groups=conv.groups,
-                bias=False,
-                **kwargs,
-            )
+            given = {key: getattr(conv, key) for key in ('stride', 'padding', 'dilation', 'groups')}
+            replacement = layer(conv.in_channels, conv.out_channels, conv.kernel_size, **given, bias=False, **kwargs)
             setattr(self, self.main_conv, replacement)
             return
         name = infer_abbr(layer)

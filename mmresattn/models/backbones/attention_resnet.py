@@ -9,15 +9,9 @@ from mmpretrain.models.backbones.resnext import Bottleneck
 from torch import Tensor, nn
 
 from ..layers import checkpoint
-from ..layers.checks import (
-    check_each_stage,
-    check_frozen_stages,
-    check_images,
-    check_integers,
-    stage_indices,
-)
+from ..layers.checks import check_each_stage, check_frozen_stages, check_integers, stage_indices
 from .attention_places import AttentionPlaces, resolve_attention
-from .layer_depth import LayerDepth
+from .stages import LayerDepth, MendedResNet
 
 
 class AttentionBasicBlock(AttentionPlaces, BasicBlock):
@@ -57,7 +51,7 @@ class AttentionResLayer(ResLayer, BaseModule):
 
 
 @MODELS.register_module()
-class AttentionResNet(LayerDepth, ResNet):
+class AttentionResNet(LayerDepth, MendedResNet, ResNet):
     """MMPretrain's ResNet or ResNeXt with attention layers in its blocks.
 
     Every layer class says in ``place`` where in a block it sits: ``'branch'`` (SqueezeExcitation), ``'after'``
@@ -74,12 +68,13 @@ class AttentionResNet(LayerDepth, ResNet):
         num_stages (int): Stages of the network. Defaults to 4.
         strides (Sequence[int]): Stride of each stage. Defaults to ``(1, 2, 2, 2)``.
         dilations (Sequence[int]): Dilation of the 3x3 convolutions of each stage. Defaults to ``(1, 1, 1, 1)``.
-        out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0; negative ones count from the
-            end. Nothing is built past the last of them. Defaults to -1.
+        out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0, each (N, channels, H / stride,
+            W / stride); negative ones count from the end. Nothing is built past the last of them. Defaults to -1.
         frozen_stages (int): Stages that are not trained: 0 freezes the stem, 1 also the first stage, and so on; -1
             freezes nothing. Defaults to -1.
         caffe_pool (bool | str): Whether the pooling of the stem has no padding and rounds up, as in Caffe's networks;
-            with ``'floor'`` it rounds down, as in Caffe2's. Defaults to False.
+            with ``'floor'`` it rounds down, as in Caffe2's. Images then are at least 3 and 5 high and wide. Defaults
+            to False.
         in_channels (int): Channels of the input image. Defaults to 3.
         style (str): ``'pytorch'``, or ``'caffe'``, which puts the stride on the first 1x1 convolution. Defaults to
             ``'pytorch'``.
@@ -122,8 +117,8 @@ class AttentionResNet(LayerDepth, ResNet):
         check_each_stage(num_stages, strides=strides, dilations=dilations)
         check_frozen_stages(frozen_stages, num_stages)
         out_indices = stage_indices(out_indices, num_stages)
-        check_integers(groups=groups, width_per_group=width_per_group, in_channels=in_channels)
-        check_integers(base_channels=kwargs.get('base_channels', 64))
+        check_integers(groups=groups, width_per_group=width_per_group)
+        check_integers(in_channels=in_channels, base_channels=kwargs.get('base_channels', 64))
         check_integers(2 if kwargs.get('deep_stem') else 1, stem_channels=kwargs.get('stem_channels', 64))
         if style not in ('pytorch', 'caffe'):
             raise ValueError(f"style is 'pytorch' or 'caffe', not {style!r}.")
@@ -154,6 +149,7 @@ class AttentionResNet(LayerDepth, ResNet):
         if caffe_pool:
             self.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=caffe_pool is True)
         self.in_channels = in_channels
+        self.stages = self.res_layers
         # For that pooling; a layer in a block may need more.
         self.min_size = {False: 1, True: 3, 'floor': 5}[caffe_pool]
 
@@ -166,29 +162,3 @@ class AttentionResNet(LayerDepth, ResNet):
             for index in blocks[stage]:
                 res_layer[index].add_attention(layer, **fields)
         return res_layer
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Features of an image.
-
-        Args:
-            x (Tensor): Images (N, in_channels, H, W), H and W at least 3 with ``caffe_pool``, 5 with ``'floor'``.
-
-        Returns:
-            tuple[Tensor]: For each of ``out_indices`` the features (N, channels, H / stride, W / stride), rounded up,
-            but down by ``caffe_pool``.
-
-        Raises:
-            ValueError: If the shape does not fit.
-        """
-        check_images(x, self.in_channels, self.min_size)
-        return super().forward(x)
-
-    @property
-    def stages(self) -> list[str]:
-        """Names of the stages."""
-        return self.res_layers
-
-    def train(self, mode: bool = True) -> 'AttentionResNet':
-        """Set the training mode; frozen stages, and BatchNorm with ``norm_eval``, stay in evaluation mode."""
-        super().train(mode)
-        return self

@@ -15,15 +15,9 @@ from mmpretrain.models.backbones.resnext import Bottleneck as GroupedBottleneck
 from torch import Tensor, nn
 
 from ..layers import norm_relu
-from ..layers.checks import (
-    check_each_stage,
-    check_frozen_stages,
-    check_images,
-    check_integers,
-    stage_indices,
-)
+from ..layers.checks import check_each_stage, check_frozen_stages, check_images, check_integers, stage_indices
 from .attention_places import AttentionPlaces, resolve_attention
-from .frozen_stages import FrozenStages
+from .stages import INIT_CFG, MendedResNet, Staged
 
 
 def _blocks(name: str, depth: int, step: int, rest: int) -> int:
@@ -33,61 +27,8 @@ def _blocks(name: str, depth: int, step: int, rest: int) -> int:
     return (depth - rest) // step
 
 
-def _fitting(
-    num_stages: int, strides: Sequence[int], dilations: Sequence[int], out_indices: int | Sequence[int], others: dict
-) -> list[int]:
-    """The stages whose outputs are returned, once all that MMPretrain's ``ResNet_CIFAR`` does not check has been."""
-    check_each_stage(num_stages, strides=strides, dilations=dilations)
-    check_frozen_stages(others.get('frozen_stages', -1), num_stages)
-    check_integers(in_channels=others.get('in_channels', 3))
-    return stage_indices(out_indices, num_stages)
-
-
-class _Mended:
-    """Mixin for MMPretrain's backbones: a forward that says what is wrong, and ``train`` and ``eval`` that return."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Features of an image.
-
-        Args:
-            x (Tensor): Images (N, in_channels, H, W).
-
-        Returns:
-            tuple[Tensor]: For each of ``out_indices`` the features (N, channels, H / stride, W / stride), rounded up.
-
-        Raises:
-            ValueError: If the shape does not fit.
-        """
-        check_images(x, self.conv1.in_channels)
-        return super().forward(x)
-
-    def train(self, mode: bool = True) -> '_Mended':
-        """Set the training mode; frozen stages, and BatchNorm with ``norm_eval``, stay in evaluation mode."""
-        super().train(mode)
-        return self
-
-
-@MODELS.register_module()
-class CIFARResNet(_Mended, ResNet_CIFAR):
-    """ResNet of three stages (He et al., 2016, section 4.2) as in the code of the Attention Branch Network.
-
-    From depth 44 on its blocks are bottlenecks, though the depth is still counted as if they had two layers:
-    "ResNet-110" has 18 bottlenecks a stage, that is 164 layers.
-
-    Args:
-        depth (int): ``6n + 2``: 20, 32, 44, 56, 110 and so on.
-        num_stages (int): How many of the three stages. Defaults to 3.
-        strides (Sequence[int]): Of each stage. Defaults to (1, 2, 2).
-        dilations (Sequence[int]): Of each stage. Defaults to (1, 1, 1).
-        out_indices (Sequence[int]): Stages whose outputs are returned. Defaults to (2,).
-        stem_channels (int): Channels of the stem. Defaults to 16.
-        base_channels (int): Width of the first stage's blocks, doubled in each next one. Defaults to 16.
-        zero_init_residual (bool): Whether the last normalisation of each block starts at 0. Defaults to False.
-        **kwargs: See MMPretrain's ``ResNet_CIFAR``.
-
-    Raises:
-        ValueError: If there is no network of this depth.
-    """
+class _ThreeStages(MendedResNet):
+    """MMPretrain's ``ResNet_CIFAR`` of three stages, with the checks of arguments that it lacks."""
 
     def __init__(
         self,
@@ -95,103 +36,85 @@ class CIFARResNet(_Mended, ResNet_CIFAR):
         num_stages: int = 3,
         strides: Sequence[int] = (1, 2, 2),
         dilations: Sequence[int] = (1, 1, 1),
-        out_indices: Sequence[int] = (2,),
-        stem_channels: int = 16,
-        base_channels: int = 16,
+        out_indices: int | Sequence[int] = (2,),
         zero_init_residual: bool = False,
+        frozen_stages: int = -1,
+        in_channels: int = 3,
         **kwargs,
     ) -> None:
-        n = _blocks('CIFARResNet', depth, 6, 2)
-        out_indices = _fitting(num_stages, strides, dilations, out_indices, kwargs)
-        check_integers(stem_channels=stem_channels, base_channels=base_channels)
-        self.arch_settings = {depth: (Bottleneck if depth >= 44 else BasicBlock, (n, n, n))}
+        check_each_stage(num_stages, strides=strides, dilations=dilations)
+        check_frozen_stages(frozen_stages, num_stages)
+        check_integers(in_channels=in_channels)
         super().__init__(
             depth,
             num_stages=num_stages,
             strides=strides,
             dilations=dilations,
-            out_indices=out_indices,
-            stem_channels=stem_channels,
-            base_channels=base_channels,
+            out_indices=stage_indices(out_indices, num_stages),
             zero_init_residual=zero_init_residual,
+            frozen_stages=frozen_stages,
+            in_channels=in_channels,
             **kwargs,
         )
+        self.in_channels = in_channels
 
 
 @MODELS.register_module()
-class CIFARResNeXt(_Mended, ResNeXt, ResNet_CIFAR):
+class CIFARResNet(_ThreeStages, ResNet_CIFAR):
+    """ResNet of three stages (He et al., 2016, section 4.2) as in the code of the Attention Branch Network.
+
+    From depth 44 on its blocks are bottlenecks, though the depth is still counted as if they had two layers:
+    "ResNet-110" has 18 bottlenecks a stage, that is 164 layers.
+
+    Args:
+        depth (int): ``6n + 2``: 20, 32, 44, 56, 110 and so on.
+        stem_channels (int): Channels of the stem. Defaults to 16.
+        base_channels (int): Width of the first stage's blocks, doubled in each next one. Defaults to 16.
+        **kwargs: ``num_stages`` (3, all of them), ``strides`` (1, 2, 2) and ``dilations`` (1, 1, 1) of each stage,
+            ``out_indices`` (the last stage), ``zero_init_residual`` (False: whether the last normalisation of each
+            block starts at 0) and others of MMPretrain's ``ResNet_CIFAR``.
+
+    Raises:
+        ValueError: If there is no network of this depth.
+    """
+
+    def __init__(self, depth: int, stem_channels: int = 16, base_channels: int = 16, **kwargs) -> None:
+        n = _blocks('CIFARResNet', depth, 6, 2)
+        check_integers(stem_channels=stem_channels, base_channels=base_channels)
+        self.arch_settings = {depth: (Bottleneck if depth >= 44 else BasicBlock, (n, n, n))}
+        super().__init__(depth, stem_channels=stem_channels, base_channels=base_channels, **kwargs)
+
+
+@MODELS.register_module()
+class CIFARResNeXt(_ThreeStages, ResNeXt, ResNet_CIFAR):
     """ResNeXt of three stages (Xie et al., arXiv:1611.05431, section 5.3): 256, 512 and 1024 channels.
 
     Args:
         depth (int): ``9n + 2``. Defaults to 29.
         groups (int): Groups of the 3x3 convolutions. Defaults to 8.
         width_per_group (int): Their width in the first stage. Defaults to 64.
-        num_stages (int): How many of the three stages. Defaults to 3.
-        strides (Sequence[int]): Of each stage. Defaults to (1, 2, 2).
-        dilations (Sequence[int]): Of each stage. Defaults to (1, 1, 1).
-        out_indices (Sequence[int]): Stages whose outputs are returned. Defaults to (2,).
-        zero_init_residual (bool): Whether the last normalisation of each block starts at 0. Defaults to False.
-        **kwargs: See MMPretrain's ``ResNet_CIFAR``.
+        **kwargs: ``num_stages`` (3, all of them), ``strides`` (1, 2, 2) and ``dilations`` (1, 1, 1) of each stage,
+            ``out_indices`` (the last stage), ``zero_init_residual`` (False: whether the last normalisation of each
+            block starts at 0) and others of MMPretrain's ``ResNet_CIFAR``.
 
     Raises:
         ValueError: If there is no network of this depth.
     """
 
-    def __init__(
-        self,
-        depth: int = 29,
-        groups: int = 8,
-        width_per_group: int = 64,
-        num_stages: int = 3,
-        strides: Sequence[int] = (1, 2, 2),
-        dilations: Sequence[int] = (1, 1, 1),
-        out_indices: Sequence[int] = (2,),
-        zero_init_residual: bool = False,
-        **kwargs,
-    ) -> None:
+    def __init__(self, depth: int = 29, groups: int = 8, width_per_group: int = 64, **kwargs) -> None:
         n = _blocks('CIFARResNeXt', depth, 9, 2)
-        out_indices = _fitting(num_stages, strides, dilations, out_indices, kwargs)
         check_integers(groups=groups, width_per_group=width_per_group)
         self.arch_settings = {depth: (GroupedBottleneck, (n, n, n))}
-        super().__init__(
-            depth,
-            groups,
-            width_per_group,
-            num_stages=num_stages,
-            strides=strides,
-            dilations=dilations,
-            out_indices=out_indices,
-            zero_init_residual=zero_init_residual,
-            **kwargs,
-        )
+        super().__init__(depth, groups=groups, width_per_group=width_per_group, **kwargs)
 
 
-INIT = (
-    dict(type='Kaiming', layer='Conv2d'),
-    dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
-)
-
-
-class _PreActNet(FrozenStages, BaseModule):
+class _PreActNet(Staged, BaseModule):
     """A convolution, then ``stage1`` to ``stage3``; the last one is followed by ``norm``, a normalisation and a ReLU.
 
-    Subclasses fill in the ``stages``.
+    Subclasses fill in the ``stages``. The options are those of :class:`ResidualAttentionNet`.
 
     Args:
         stem_channels (int): Channels of the convolution.
-        out_indices (int | Sequence[int]): Stages whose outputs are returned, from 0; negative ones count from the end.
-            Nothing is built past the last of them. Defaults to -1.
-        in_channels (int): Channels of the image. Defaults to 3.
-        frozen_stages (int): Stages that are not trained: 0 freezes the stem, 1 also the first stage, and so on; -1
-            freezes nothing. Defaults to -1.
-        norm_eval (bool): Whether BatchNorm layers stay in evaluation mode in training. Defaults to False.
-        norm_cfg (dict): Normalisation, by MMCV's registry. Defaults to ``dict(type='BN')``.
-        init_cfg (dict | list[dict], optional): Initialisation. Defaults to Kaiming's by fan-out and ones for the
-            normalisations.
-
-    Attributes:
-        min_size (int): Smallest height and width of an input.
-        stages (list[str]): Names of the stages that are built: none past the last one that is returned.
     """
 
     min_size = 1
@@ -204,17 +127,11 @@ class _PreActNet(FrozenStages, BaseModule):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         norm_cfg: dict = dict(type='BN'),
-        init_cfg: dict | list | None = INIT,
+        init_cfg: dict | list | None = INIT_CFG,
     ) -> None:
-        super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
-        check_integers(in_channels=in_channels)
-        check_frozen_stages(frozen_stages, 3)
-        self.out_indices = stage_indices(out_indices, 3)
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
+        super().__init__(3, in_channels, out_indices, frozen_stages, norm_eval, init_cfg)
         self.norm_cfg = norm_cfg
         self.stem = nn.Conv2d(in_channels, stem_channels, 3, padding=1, bias=False)
-        self.stages = [f'stage{i + 1}' for i in range(self.out_indices[-1] + 1)]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Features of an image.
@@ -229,7 +146,7 @@ class _PreActNet(FrozenStages, BaseModule):
         Raises:
             ValueError: If the shape does not fit.
         """
-        check_images(x, self.stem.in_channels, self.min_size)
+        check_images(x, self.in_channels, self.min_size)
         x = self.stem(x)
         outs = []
         for i, name in enumerate(self.stages):
@@ -336,13 +253,7 @@ class CIFARDenseNet(_PreActNet):
 
     cut_before = 'stage3'
 
-    def __init__(
-        self,
-        depth: int = 100,
-        growth_rate: int = 12,
-        drop_rate: float = 0.0,
-        **kwargs,
-    ) -> None:
+    def __init__(self, depth: int = 100, growth_rate: int = 12, drop_rate: float = 0.0, **kwargs) -> None:
         check_integers(growth_rate=growth_rate)
         super().__init__(2 * growth_rate, **kwargs)
         n = _blocks('CIFARDenseNet', depth, 6, 4)

@@ -16,6 +16,8 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from ...utils import input_channels
+
 
 def build_backbone(config: dict) -> nn.Module:
     """Build a backbone. A plain type name is MMPretrain's, whatever the default scope of this process."""
@@ -43,8 +45,7 @@ def feature_side(backbone: nn.Module) -> int:
 def feature_shapes(backbone: nn.Module) -> list[torch.Size]:
     """Shapes of a backbone's outputs for an image with sides of :func:`feature_side`."""
     side = feature_side(backbone)
-    channels = next(module.in_channels for module in backbone.modules() if isinstance(module, nn.Conv2d))
-    return [feature.shape for feature in run_on_zeros(backbone, (1, channels, side, side))]
+    return [feature.shape for feature in run_on_zeros(backbone, (1, input_channels(backbone), side, side))]
 
 
 class LastStage(nn.Module):

@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import AttentionMap, PreActBottleneck, norm_relu
-from ..layers.checks import check_images, check_integers, stage_indices
+from ..layers.checks import architecture_fields, check_images, check_integers, stage_indices
 
 Layer = int | float | tuple
 # One row a network. A layer is the channels of a 3x3 convolution with normalisation and ReLU, the rate of a dropout
@@ -55,19 +55,7 @@ ARCHITECTURES = {
 
 
 def build_layers(layers: Sequence[Layer], channels: int, norm_cfg: dict) -> tuple[nn.Sequential, int]:
-    """Build the layers of a row of ``ARCHITECTURES``.
-
-    Args:
-        layers (Sequence[int | float | tuple]): Such as ``[('max', 2), 512, 0.4]``.
-        channels (int): Channels of the input.
-        norm_cfg (dict): Normalisation, by MMCV's registry.
-
-    Returns:
-        tuple[nn.Sequential, int]: The layers and the channels of their output.
-
-    Raises:
-        ValueError: If one is of no known kind.
-    """
+    """The layers of a row such as ``[('max', 2), 512, 0.4]`` of ``ARCHITECTURES``, and the channels of their output."""
     built = nn.Sequential()
     for layer in layers:
         kind, *numbers = (
@@ -217,43 +205,34 @@ class PayAttentionNet(BaseModule):
         init_cfg: dict | list | None = dict(type='Kaiming', layer='Conv2d'),
     ) -> None:
         super().__init__(init_cfg)
-        fields = dict(base=arch) if isinstance(arch, str) else dict(arch)
-        base = fields.pop('base', None)
-        if base is not None and base not in ARCHITECTURES:
-            raise ValueError(f'Unknown architecture {base!r}; there are {list(ARCHITECTURES)}, or give a dict.')
-        fields = {**ARCHITECTURES.get(base, {}), **fields}
-        if set(fields) != set(VGG_ATT):
-            raise ValueError(
-                f'An architecture has the fields {list(VGG_ATT)} (and base); '
-                f'missing: {sorted(set(VGG_ATT) - set(fields))}, unknown: {sorted(set(fields) - set(VGG_ATT))}.'
-            )
+        fields = architecture_fields(arch, ARCHITECTURES, dict.fromkeys(sorted(VGG_ATT), True))
         n = len(fields['stages'])
         gates = fields['gates'] or [None] * n
         if len(gates) != n:
             raise ValueError(f'gates has one entry for each of the {n} stages, not {len(gates)}.')
-        if not out_indices and fields['global_channels'] is None:
+        global_channels = fields['global_channels']
+        if not out_indices and global_channels is None:
             raise ValueError('Nothing to return: give out_indices, or an architecture with a global vector.')
         self.out_indices = stage_indices(out_indices, n) if out_indices else []
         check_integers(in_channels=in_channels)
-        if fields['global_channels'] is not None:
-            check_integers(global_channels=fields['global_channels'])
         self.in_channels = in_channels
         self.average_gradients = average_gradients
-        # Without a global vector there is no tail.
-        tail = [] if fields['global_channels'] is None else fields['tail']
+        tail = []  # without a global vector there is none
+        if global_channels is not None:
+            check_integers(global_channels=global_channels)
+            tail = fields['tail']
         self.min_size = _min_size(fields['stages'], gates, tail)
 
         channels = in_channels
-        self.stages = []
-        for i, layers in enumerate(fields['stages']):
+        self.stages = [f'stage{i + 1}' for i in range(n)]
+        for name, layers, gate in zip(self.stages, fields['stages'], gates):
             stage, channels = build_layers(layers, channels, norm_cfg)
-            if gates[i]:
-                stage.add_module('gate', ProgressiveGate(channels, gates[i], average_gradients, norm_cfg))
-            self.add_module(f'stage{i + 1}', stage)
-            self.stages.append(f'stage{i + 1}')
+            if gate:
+                stage.add_module('gate', ProgressiveGate(channels, gate, average_gradients, norm_cfg))
+            self.add_module(name, stage)
         self.to_global = None
-        if fields['global_channels'] is not None:
-            self.to_global = _global_net(fields['tail'], channels, fields['global_channels'], norm_cfg)
+        if global_channels is not None:
+            self.to_global = _global_net(tail, channels, global_channels, norm_cfg)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Local features and the global vector of images.

@@ -45,25 +45,13 @@ class AttentionAroundBlocks(AttentionModule):
 
     Args:
         trunk (Sequence[nn.Module]): Blocks that keep the shape (N, C, H, W).
-        channels (int): C.
-        poolings (int): Poolings of the soft mask branch.
-        attention (str): ``'mixed'`` or ``'spatial'``; see :class:`AttentionModule`.
-        mask_width (int): Width of the units of the mask.
-        norm_cfg (dict): Normalisation of the mask, by MMCV's registry.
+        **others: Of :class:`AttentionModule`.
     """
 
     mask_type = AddedSoftMaskBranch
 
-    def __init__(
-        self,
-        trunk: Sequence[nn.Module],
-        channels: int,
-        poolings: int,
-        attention: str,
-        mask_width: int,
-        norm_cfg: dict,
-    ) -> None:
-        super().__init__(channels, poolings, p=0, t=0, attention=attention, norm_cfg=norm_cfg, mask_width=mask_width)
+    def __init__(self, trunk: Sequence[nn.Module], channels: int, poolings: int, **others) -> None:
+        super().__init__(channels, poolings, p=0, t=0, **others)
         self.trunk = nn.Sequential(*trunk)
         self.mask.init_weights()
 
@@ -155,8 +143,8 @@ class ResidualAttention(BaseBackbone):
                 continue
             check_integers(0, poolings=number)
             modules = [self.trunk.get_submodule(name) for name in names]
-            width = max(1, round(mask_width * channels))
-            module = AttentionAroundBlocks(modules, channels, number, attention, width, norm_cfg)
+            options = dict(attention=attention, norm_cfg=norm_cfg, mask_width=max(1, round(mask_width * channels)))
+            module = AttentionAroundBlocks(modules, channels, number, **options)
             for name in names:  # the attention module stands for the first block, and contains all of them
                 self.trunk.set_submodule(name, module if name == names[0] else nn.Identity())
             self.attention_modules.append(f'trunk.{names[0]}')
@@ -199,16 +187,10 @@ class ResidualAttention(BaseBackbone):
         return self
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter for layer-wise learning-rate decay: that in the plain backbone.
+        """Depth of a parameter in the plain backbone, and number of depths, for layer-wise learning-rate decay.
 
-        A mask is as deep as the last block beside it.
-
-        Args:
-            param_name (str): Name of the parameter in the whole model.
-            prefix (str): Name of this backbone in it, such as ``'backbone.'``. Defaults to ''.
-
-        Returns:
-            tuple[int, int]: Depth of the parameter and number of depths.
+        ``param_name`` is its name in the whole model, and ``prefix`` that of this backbone in it, such as
+        ``'backbone.'``. A mask is as deep as the last block beside it.
         """
         if not param_name.startswith(prefix):
             return self.trunk.get_layer_depth(param_name, prefix)
@@ -222,16 +204,10 @@ class ResidualAttention(BaseBackbone):
 def _find_runs(
     trunk: nn.Module, in_channels: int, blocks: Sequence[str]
 ) -> tuple[list[tuple[list[str], int, int]], int]:
-    """The runs of blocks that keep the shape of their input.
+    """The runs of blocks that keep the shape of their input, and the smallest height of the output of a block.
 
-    Args:
-        trunk (nn.Module): The backbone.
-        in_channels (int): Channels of its images.
-        blocks (Sequence[str]): Names of the classes of blocks.
-
-    Returns:
-        tuple: For each run the names of its blocks, their channels and the height of their features for images of
-        224x224; and the smallest such height in the backbone.
+    Of each run the names of its blocks, their channels and the height of their features; heights are for images of
+    224x224.
     """
     probe = copy.deepcopy(trunk).to('meta')  # computes shapes alone
     probe.eval()  # of MMPretrain's backbones returns None

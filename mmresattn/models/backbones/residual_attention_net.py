@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, replace
-from functools import partial
 from typing import NamedTuple
 
 from mmengine.registry import MODELS
@@ -10,15 +9,8 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 
 from ..layers import MASK_ACTIVATIONS, UNITS, AttentionModule, NormReLU, checkpoint, norm_relu
-from ..layers.checks import (
-    check_each_stage,
-    check_frozen_stages,
-    check_images,
-    check_integers,
-    stage_indices,
-)
-from .frozen_stages import FrozenStages
-from .layer_depth import LayerDepth
+from ..layers.checks import architecture_fields, check_each_stage, check_images, check_integers
+from .stages import INIT_CFG, LayerDepth, Staged
 
 
 class Stem(NamedTuple):
@@ -147,33 +139,13 @@ def resolve_arch(arch: str | dict | Architecture) -> Architecture:
     """
     if isinstance(arch, Architecture):
         return arch
-    if isinstance(arch, str):
-        arch = dict(base=arch)
-    if not isinstance(arch, dict):
-        raise ValueError(f'An architecture is a name, one of {list(ARCHITECTURES)}, or a dict, not {arch!r}.')
-    changes = dict(arch)
-    base = changes.pop('base', None)
-    if base is not None and base not in list(ARCHITECTURES):
-        raise ValueError(f'Unknown architecture {base!r}; there are {list(ARCHITECTURES)}, or give a dict.')
     known = {field.name: field.default is MISSING for field in fields(Architecture)}
-    missing = [name for name, needed in known.items() if needed and base is None and name not in changes]
-    unknown = [name for name in changes if name not in known]
-    if missing or unknown:
-        raise ValueError(
-            f'An architecture has the fields {list(known)} (and base); missing: {missing}, unknown: {unknown}.'
-        )
-    return Architecture(**changes) if base is None else replace(ARCHITECTURES[base], **changes)
-
-
-# "MSRA" of the paper, by fan-out as for MMPretrain's ResNet.
-INIT_CFG = (
-    dict(type='Kaiming', layer='Conv2d'),
-    dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
-)
+    named = {name: vars(architecture) for name, architecture in ARCHITECTURES.items()}
+    return Architecture(**architecture_fields(arch, named, known))
 
 
 @MODELS.register_module()
-class ResidualAttentionNet(LayerDepth, FrozenStages, BaseBackbone):
+class ResidualAttentionNet(LayerDepth, Staged, BaseBackbone):
     """Residual Attention Network, the graph of the official prototxt files.
 
     A stem; then for each stage a first unit, which changes the shape, its attention modules and its last units.
@@ -274,25 +246,19 @@ class ResidualAttentionNet(LayerDepth, FrozenStages, BaseBackbone):
         norm_cfg: dict = dict(type='BN', requires_grad=True),
         init_cfg: dict | list | None = INIT_CFG,
     ) -> None:
-        super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
         arch = resolve_arch(arch)
+        n = len(arch.channels)
+        super().__init__(n, in_channels, out_indices, frozen_stages, norm_eval, init_cfg)
         if mask == 'local_conv':
             arch = replace(arch, poolings=[0] * len(arch.poolings), bottom_units=3)
         elif mask != 'encoder_decoder':
             raise ValueError(f"mask is 'encoder_decoder' or 'local_conv', not {mask!r}.")
-        n = len(arch.channels)
         strides = arch.strides if strides is None else strides
         dilations = [1] * n if dilations is None else dilations
         if attention not in MASK_ACTIVATIONS:
             raise ValueError(f'attention is one of {list(MASK_ACTIVATIONS)}, not {attention!r}.')
         check_each_stage(n, strides=strides, dilations=dilations)
-        check_frozen_stages(frozen_stages, n)
-        check_integers(in_channels=in_channels)
         self.arch = arch
-        self.in_channels = in_channels
-        self.out_indices = stage_indices(out_indices, n)
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
         self.new_masks = new_masks
         self.with_cp = with_cp
 
@@ -306,26 +272,14 @@ class ResidualAttentionNet(LayerDepth, FrozenStages, BaseBackbone):
         )
         # Units beside attention modules cost time to recompute and keep little.
         self.recomputed = AttentionModule if any(arch.modules) else unit
-        self.stages = []
-        self.strides = list(strides)[: max(self.out_indices) + 1]
+        self.strides = list(strides)[: len(self.stages)]
         normed = range(n) if norm_outputs is True else norm_outputs or ()
         for i, stride in enumerate(self.strides):
             width = arch.channels[i]
             make = dict(dilation=dilations[i], norm_cfg=norm_cfg)
-            module = partial(
-                AttentionModule,
-                width,
-                arch.poolings[i],
-                arch.p,
-                arch.t,
-                arch.r,
-                arch.bottom_units,
-                attention,
-                attention_residual_learning,
-                unit,
-                mask_width=arch.mask_widths and arch.mask_widths[i],
-                **make,
-            )
+            sizes = (width, arch.poolings[i], arch.p, arch.t, arch.r, arch.bottom_units)
+            learning = (attention, attention_residual_learning)
+            mask_width = arch.mask_widths and arch.mask_widths[i]
             stage = nn.Sequential()
             first = dict(make, dilation=dilations[max(i - 1, 0)])  # it reads the grid of the stage before
             # ResNets project the shortcut where the shape changes, the official network at the start of every stage.
@@ -333,11 +287,11 @@ class ResidualAttentionNet(LayerDepth, FrozenStages, BaseBackbone):
             projection = changes or arch.unit not in ('bottleneck', 'basic')
             stage.add_module('unit1', unit(channels, width, stride, projection=projection, **first))
             for k in range(arch.modules[i]):
-                stage.add_module(f'attention{k + 1}', module())
+                module = AttentionModule(*sizes, *learning, unit, mask_width=mask_width, **make)
+                stage.add_module(f'attention{k + 1}', module)
             for k in range(arch.units_after[i]):
                 stage.add_module(f'unit{k + 2}', unit(width, width, **make))
-            self.add_module(f'stage{i + 1}', stage)
-            self.stages.append(f'stage{i + 1}')
+            self.add_module(self.stages[i], stage)
             if unit.preactivation and (i == n - 1 or i in normed and i in self.out_indices):
                 self.add_module(f'norm{i + 1}', norm_relu(norm_cfg, width))
             channels = width

@@ -10,9 +10,8 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 
 from ..layers import SqueezeExcitation, checkpoint
-from ..layers.checks import check_frozen_stages, check_images, check_integers, stage_indices
-from .frozen_stages import FrozenStages
-from .layer_depth import LayerDepth
+from ..layers.checks import check_images
+from .stages import INIT_CFG, LayerDepth, Staged
 
 # The official network, one row a module: widths of the branches 1x1; 1x1, 3x3; 1x1, 3x3, 3x3; and the pooling with the
 # width of its 1x1 projection. A module without the 1x1 branch and the projection has stride 2 and starts a stage.
@@ -59,32 +58,19 @@ class InceptionModule(nn.Module):
         out_channels (int): Channels of the output.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        row: tuple,
-        ratio: int | None = 16,
-        norm_cfg: dict = dict(type='BN'),
-    ) -> None:
+    def __init__(self, in_channels: int, row: tuple, ratio: int | None = 16, norm_cfg: dict = dict(type='BN')) -> None:
         super().__init__()
         pointwise, conv3, double_conv3, (self.pooling, projection) = row
         self.stride = 2 if pointwise is None else 1
 
         def branch(widths: Sequence[int]) -> nn.Sequential:
             """A 1x1 convolution and 3x3 convolutions, of which the last has the stride."""
-            inputs = (in_channels, *widths)
-            return nn.Sequential(
-                *(
-                    conv_norm_relu(
-                        inputs[i],
-                        width,
-                        kernel=3 if i else 1,
-                        stride=self.stride if i == len(widths) - 1 else 1,
-                        norm_cfg=norm_cfg,
-                    )
-                    for i, width in enumerate(widths)
-                )
-            )
+            layers, channels = nn.Sequential(), in_channels
+            for i, width in enumerate(widths):
+                stride = self.stride if i == len(widths) - 1 else 1
+                layers.append(conv_norm_relu(channels, width, 3 if i else 1, stride, norm_cfg))
+                channels = width
+            return layers
 
         self.branch1 = None if pointwise is None else branch([pointwise])
         self.branch2 = branch(conv3)
@@ -109,7 +95,7 @@ class InceptionModule(nn.Module):
 
 
 @MODELS.register_module()
-class SEBNInception(LayerDepth, FrozenStages, BaseBackbone):
+class SEBNInception(LayerDepth, Staged, BaseBackbone):
     """SE-BN-Inception, the graph of the official prototxt file: 10,906,622 parameters, 2.03 G multiply-adds at 224.
 
     Args:
@@ -141,21 +127,11 @@ class SEBNInception(LayerDepth, FrozenStages, BaseBackbone):
         norm_eval: bool = False,
         with_cp: bool = False,
         norm_cfg: dict = dict(type='BN', requires_grad=True),
-        init_cfg: dict | list | None = (
-            dict(type='Kaiming', layer='Conv2d'),
-            dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
-        ),
+        init_cfg: dict | list | None = INIT_CFG,
     ) -> None:
-        super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
-        n = len(STAGES)
-        check_frozen_stages(frozen_stages, n)
-        check_integers(in_channels=in_channels)
+        super().__init__(len(STAGES), in_channels, out_indices, frozen_stages, norm_eval, init_cfg)
         if ratio is not None and ratio not in range(1, 257):  # the narrowest module gives 256 channels
             raise ValueError(f'ratio is from 1 to 256, or None for BN-Inception, not {ratio!r}.')
-        self.in_channels = in_channels
-        self.out_indices = stage_indices(out_indices, n)
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
         self.with_cp = with_cp
 
         self.stem = nn.Sequential(
@@ -165,16 +141,14 @@ class SEBNInception(LayerDepth, FrozenStages, BaseBackbone):
             conv_norm_relu(64, 192, 3, 1, norm_cfg),
             nn.MaxPool2d(3, stride=2, ceil_mode=True),
         )
-        self.stages = []
         channels = 192
-        for i, rows in enumerate(STAGES[: self.out_indices[-1] + 1]):
+        for name, rows in zip(self.stages, STAGES):
             stage = nn.Sequential()
-            for name, row in rows.items():
+            for place, row in rows.items():
                 module = InceptionModule(channels, row, ratio, norm_cfg)
-                stage.add_module(name, module)
+                stage.add_module(place, module)
                 channels = module.out_channels
-            self.add_module(f'stage{i + 1}', stage)
-            self.stages.append(f'stage{i + 1}')
+            self.add_module(name, stage)
         self._freeze_stages()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

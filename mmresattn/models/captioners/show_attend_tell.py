@@ -343,9 +343,9 @@ class ShowAttendTell(BaseModel):
         if mode != 'tensor':
             raise RuntimeError(f'Invalid mode "{mode}".')
         features = self.extract(images, data_samples)
-        return (
-            features if data_samples is None else self.tell(features, self.targets(data_samples, images.device)[0])[0]
-        )
+        if data_samples is None:
+            return features
+        return self.tell(features, self.targets(data_samples, images.device)[0])[0]
 
     def extract(self, images: Tensor, data_samples: list[DataSample] | None = None) -> Tensor:
         """The feature map (N, D, H, W) of images, with positions if the model has them."""
@@ -429,24 +429,16 @@ class ShowAttendTell(BaseModel):
             losses['loss_penalty'] = self.penalty_weight * doubly_stochastic(alphas, self.penalty_reduction)
         if self.boxed_word is not None:
             boxes = [torch.as_tensor(sample.gt_bboxes).to(alphas) for sample in data_samples]
-            shares = [
-                class_heat(each, each.new_zeros(len(each), dtype=torch.long), 1, images.shape[2:], features.shape[2:])
-                for each in boxes
-            ]
+            pixels, grid = images.shape[2:], features.shape[2:]
+            shares = [class_heat(each, each.new_zeros(len(each), dtype=torch.long), 1, pixels, grid) for each in boxes]
             losses['loss_boxes'] = self.boxes_weight * self.cost_of_boxes(alphas, words, torch.stack(shares).flatten(1))
         losses['accuracy'] = ((logits.argmax(2) == words) & known).sum() / known.sum()
         return losses
 
     def cost_of_boxes(self, alphas: Tensor, words: Tensor, shares: Tensor) -> Tensor:
-        """What the maps of the boxed word cost.
+        """``- sum log(sum_i share_ni alpha_nti) / N`` over the boxed words (N, T) of images that have boxes.
 
-        Args:
-            alphas (Tensor): Attention of all words (N, T, L).
-            words (Tensor): Numbers of words (N, T).
-            shares (Tensor): By image how much of each location lies in a box (N, L); an image without boxes has zeros.
-
-        Returns:
-            Tensor: ``- sum log(sum_i share_ni alpha_nti) / N`` over the boxed words of images that have boxes.
+        By image, ``shares`` (N, L) say how much of each location lies in a box; without boxes they are zeros.
         """
         taught = (words == self.vocabulary.encode(self.boxed_word)[0]) & shares.any(1, keepdim=True)  # N, T
         inside = torch.einsum('ntl,nl->nt', alphas, shares)[taught]

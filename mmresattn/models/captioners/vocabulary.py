@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 END, UNKNOWN = '<end>', '<unk>'
@@ -68,9 +69,4 @@ class Vocabulary:
 
     def decode(self, numbers: Iterable[int]) -> list[str]:
         """Words up to the end of the caption."""
-        words = []
-        for number in numbers:
-            if number == 0:
-                break
-            words.append(self.words[number])
-        return words
+        return [self.words[number] for number in takewhile(bool, numbers)]

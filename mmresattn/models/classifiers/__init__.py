@@ -1,9 +1,5 @@
 from .attention_branch_network import AttentionBranchHead, AttentionBranchNeck, AttentionBranchNetwork
-from .attention_branch_regression import (
-    AttentionBranchRegressionHead,
-    AttentionBranchRegressionNeck,
-    RegressionHead,
-)
+from .attention_branch_regression import AttentionBranchRegressionHead, AttentionBranchRegressionNeck, RegressionHead
 from .bayesian_attention_branch_network import BayesianAttentionBranchNetwork
 from .gated_classifier import ErasedAreaMasker, GatedClassifier
 from .multi_task_attention_branch import MultiTaskAttentionBranchHead, MultiTaskAttentionBranchNeck

@@ -27,6 +27,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..backbones.cut import LastStage, build_backbone, cut_backbone, rejoined
+from ..backbones.stages import INIT_CFG
 from ..layers import AttentionMap, norm_relu
 
 
@@ -69,12 +70,9 @@ class AttentionBranchNeck(StageOfBackbone):
         map_kernel_size: int = 3,
         residual: bool = True,
         norm_cfg: dict = dict(type='BN'),
-        init_cfg: dict | list | None = (
-            dict(type='Kaiming', layer='Conv2d'),
-            dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
-        ),
+        init_cfg: dict | list | None = INIT_CFG,
     ) -> None:
-        super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
+        super().__init__(init_cfg)
         if map_kernel_size % 2 == 0:
             raise ValueError(f'map_kernel_size must be odd, so that the map keeps its size; got {map_kernel_size}.')
         channels = stage.out_channels
@@ -143,6 +141,10 @@ class AttentionBranchHead(StageOfBackbone, LinearClsHead):
         """Input of the linear layer (N, in_channels); ``feats`` and ``drop`` as in :class:`AttentionBranchNeck`."""
         return self.stage(feats[0], drop).mean((2, 3))
 
+    def branch_scores(self, feats: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Scores of the attention branch."""
+        return feats[1]
+
     def loss(self, feats: tuple[Tensor, Tensor, Tensor], data_samples: list[DataSample], **kwargs) -> dict[str, Tensor]:
         """Losses of both branches.
 
@@ -150,7 +152,7 @@ class AttentionBranchHead(StageOfBackbone, LinearClsHead):
             Dict[str, Tensor]: ``perception_loss``, ``attention_loss`` and, if there is one, ``map_loss``, which
             MMEngine adds up. With ``cal_acc`` also the accuracies of both branches.
         """
-        branches = {'perception': self(feats), 'attention': feats[1]}
+        branches = {'perception': self(feats), 'attention': self.branch_scores(feats)}
         losses = {
             f'{branch}_{name}': value
             for branch, scores in branches.items()
@@ -172,7 +174,7 @@ class AttentionBranchHead(StageOfBackbone, LinearClsHead):
             former.
         """
         samples = super().predict(feats, data_samples)
-        for sample, branch in zip(samples, self._get_predictions(feats[1], None)):
+        for sample, branch in zip(samples, self._get_predictions(self.branch_scores(feats), None)):
             if 'gt_label' in sample:
                 branch.set_gt_label(sample.gt_label)
             branch.eval_mask = True  # required by MultiTasksMetric

@@ -101,6 +101,10 @@ class AttentionBranchRegressionNeck(AttentionBranchNeck):
 class AttentionBranchRegressionHead(AttentionBranchHead, RegressionHead):
     """The perception branch for numbers, and the losses of both branches with equal weights.
 
+    Losses are ``perception_loss``, ``attention_loss``, the mean absolute error of either, and perhaps ``map_loss``.
+    Predictions are data samples with ``pred_value`` (V,), and in each a sample ``attention_branch`` with that of the
+    other branch.
+
     Args:
         stage (LastStage): The backbone's last stage.
         num_classes (int): Number of values, V.
@@ -108,15 +112,6 @@ class AttentionBranchRegressionHead(AttentionBranchHead, RegressionHead):
         **kwargs: ``loss``, ``mean``, ``std`` and others of :class:`RegressionHead`.
     """
 
-    def loss(self, feats: tuple[Tensor, Tensor, Tensor], data_samples: list[DataSample], **kwargs) -> dict[str, Tensor]:
-        """``perception_loss``, ``attention_loss``, the mean absolute error of either, and perhaps ``map_loss``."""
-        return super().loss(self._with_units(feats), data_samples, **kwargs)
-
-    def predict(
-        self, feats: tuple[Tensor, Tensor, Tensor], data_samples: list[DataSample | None] | None = None
-    ) -> list[DataSample]:
-        """Data samples with ``pred_value`` (V,), and a sample ``attention_branch`` with that of the other branch."""
-        return super().predict(self._with_units(feats), data_samples)
-
-    def _with_units(self, feats: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        return feats[0], self.in_units(feats[1]), feats[2]
+    def branch_scores(self, feats: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Values of the attention branch, in the units of the targets."""
+        return self.in_units(feats[1])

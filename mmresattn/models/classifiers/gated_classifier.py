@@ -38,18 +38,12 @@ class ErasedAreaMasker(nn.Module):
     ) -> None:
         super().__init__()
         self.extractor = FirstStages(build_backbone(backbone))
-        self.head = nn.Sequential(
-            nn.Conv2d(sum(self.extractor.out_channels), channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, 1, 1),
-        )
+        layers, width = [], sum(self.extractor.out_channels)
+        for kernel in (1, 3, 3):
+            conv = nn.Conv2d(width, channels, kernel, padding=kernel // 2, bias=False)
+            layers += [conv, nn.BatchNorm2d(channels), nn.ReLU()]
+            width = channels
+        self.head = nn.Sequential(*layers, nn.Conv2d(channels, 1, 1))
         self.steps, self.batch_size, self.lr = steps, batch_size, lr
         self.requires_grad_(False)
         self.eval()

@@ -19,9 +19,7 @@ class WrappedClassifier(BaseClassifier):
 
     def __init__(self, classifier: dict, data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
         if not isinstance(data_preprocessor, nn.Module):
-            data_preprocessor = MODELS.build(
-                {'_scope_': 'mmpretrain', 'type': 'ClsDataPreprocessor', **(data_preprocessor or {})}
-            )
+            data_preprocessor = {'_scope_': 'mmpretrain', 'type': 'ClsDataPreprocessor', **(data_preprocessor or {})}
         super().__init__(init_cfg, data_preprocessor)
         self.classifier = MODELS.build({'_scope_': 'mmpretrain', **classifier})
 

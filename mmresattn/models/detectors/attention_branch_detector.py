@@ -144,15 +144,13 @@ class DetectionBranch(BaseModule):
         if self.target == 'image':
             places = log(classes[0, 0].numel())
             scores = classes.flatten(2).logsumexp(2) - places  # N, K
-            present = torch.stack(
-                [F.one_hot(one.labels, self.num_classes).amax(0) if len(one) else scores.new_zeros(self.num_classes)
-                 for one in objects]
-            )  # fmt: skip
-            return F.binary_cross_entropy_with_logits(scores, present.to(scores)) * self.num_classes
+            present = torch.zeros_like(scores)
+            for row, one in zip(present, objects):
+                row.scatter_(0, one.labels, 1)
+            return F.binary_cross_entropy_with_logits(scores, present) * self.num_classes
+        size = classes.shape[2:]
         heat = [
-            class_heat(
-                one.bboxes.to(classes), one.labels, self.num_classes, sample.batch_input_shape, classes.shape[2:]
-            )
+            class_heat(one.bboxes.to(classes), one.labels, self.num_classes, sample.batch_input_shape, size)
             for one, sample in zip(objects, data_samples)
         ]
         return F.binary_cross_entropy_with_logits(classes, torch.stack(heat)) * self.num_classes

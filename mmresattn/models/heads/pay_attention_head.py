@@ -21,7 +21,8 @@ class PayAttentionHead(ClsHead):
       cross-entropy of this sum. So it is in the authors' file for three levels
       (``3_level_atten_1global_pred-ensemble``). Predictions are those of ``'indep'``, the loss is never larger.
 
-    On the vector of a network without attention this is the classifier of the authors' VGG.
+    Features are attended vectors (N, C), one for each level. On the vector of a network without attention this is the
+    classifier of the authors' VGG.
 
     Args:
         num_classes (int): Number of classes, at least 1.
@@ -81,14 +82,8 @@ class PayAttentionHead(ClsHead):
     def pre_logits(self, feats: Sequence[Tensor]) -> Tensor:
         """What the linear layers see, of all levels: the features that the authors hand to other classifiers.
 
-        Args:
-            feats (Sequence[Tensor]): Attended features (N, C), one for each level.
-
         Returns:
             Tensor: Activations (N, sum of in_channels).
-
-        Raises:
-            ValueError: If the features are not those that ``in_channels`` announces.
         """
         return torch.cat(self._activations(feats), 1)
 
@@ -103,9 +98,6 @@ class PayAttentionHead(ClsHead):
     def forward(self, feats: Sequence[Tensor]) -> Tensor:
         """Scores of the classes.
 
-        Args:
-            feats (Sequence[Tensor]): Attended features (N, C), one for each level.
-
         Returns:
             Tensor: Scores (N, num_classes): logits, or for ``'indep'`` sums of log-probabilities, at most 0.
 
@@ -115,10 +107,10 @@ class PayAttentionHead(ClsHead):
         return self._scores(self._logits(feats))
 
     def loss(self, feats: Sequence[Tensor], data_samples: list[DataSample], **kwargs) -> dict[str, Tensor]:
-        """The loss, and the accuracy if ``cal_acc``.
+        """The loss, and with ``cal_acc`` the accuracy.
 
         Args:
-            feats (Sequence[Tensor]): Attended features (N, C), one for each level.
+            feats (Sequence[Tensor]): Attended features.
             data_samples (List[DataSample]): Labels, or scores after mixing augmentations.
             **kwargs: For the loss module.
 

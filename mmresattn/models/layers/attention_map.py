@@ -18,12 +18,7 @@ from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from .transformer_attention import SoftmaxMode, transformer_attention
 
-KINDS = {
-    'mixed': 'N, C, H, W',
-    'channel': 'N, C, 1, 1',
-    'spatial': 'N, 1, H, W',
-    'pairwise': 'N, heads, Q, K',
-}
+KINDS = {'mixed': 'N, C, H, W', 'channel': 'N, C, 1, 1', 'spatial': 'N, 1, H, W', 'pairwise': 'N, heads, Q, K'}
 # What torch.compile, FSDP and checkpoint_wrapper put into module names. DDP's `module` may also be somebody's own name.
 WRAPPED = ('_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module')
 
@@ -52,21 +47,35 @@ class AttentionMap(nn.Module):
         if kind not in KINDS:
             raise ValueError(f'An AttentionMap is of kind {list(KINDS)}, not {kind!r}.')
         self.kind = kind
-        self.watch: _Watch | None = None
+        self.watch: tuple[Entry, ...] = ()  # edits first, then records
 
     def forward(self, weight: Tensor) -> Tensor:
-        watch = self.watch  # read once: another thread may close its context meanwhile
-        return weight if watch is None else watch(weight)
+        for entry in self._in_charge():
+            weight = entry(weight)
+        return weight
 
     @property
     def watched(self) -> bool:
         """Whether this thread records or edits what passes; else a layer need not form the map at all."""
-        watch = self.watch
-        return watch is not None and watch.active()
+        return any(not isinstance(entry, _Recompute) or entry.watched for entry in self._in_charge())
+
+    def _in_charge(self) -> Sequence['Entry']:
+        """What the open contexts of this thread do with the map, or a recomputation alone.
+
+        Users who share a model do not see each other's edits. Compiled code knows no threads: there, whoever shares a
+        model must take turns.
+        """
+        entries = self.watch  # read once: another thread may close its context meanwhile
+        if not entries:
+            return ()
+        if not torch.compiler.is_compiling():
+            entries = [entry for entry in entries if entry.thread == threading.get_ident()]
+        recomputing = [entry for entry in entries if isinstance(entry, _Recompute)]
+        return recomputing[-1:] or entries
 
     def __getstate__(self) -> dict:
         # Copies of a model that is being watched are their own, and watch nothing.
-        return {**self.__dict__, 'watch': None}
+        return {**self.__dict__, 'watch': ()}
 
     def extra_repr(self) -> str:
         return f'{self.kind}: {KINDS[self.kind]}'
@@ -86,7 +95,7 @@ class TransformerMap(AttentionMap):
         super().__init__('pairwise')
         self.module = weakref.ref(module)
         self._handles = ()
-        self._running = threading.local()
+        self._running = threading.local()  # modes: those of the forward passes that are under way
 
     def switch(self, on: bool) -> None:
         """Add the hooks to the module, or remove them."""
@@ -105,16 +114,11 @@ class TransformerMap(AttentionMap):
         if self.watched:
             mode = SoftmaxMode(self, module, args, kwargs)
             mode.__enter__()
-            self._modes().append(mode)
+            self._running.__dict__.setdefault('modes', []).append(mode)
 
     def _leave(self, *_) -> None:
-        if modes := self._modes():
+        if modes := self._running.__dict__.get('modes'):
             modes.pop().__exit__(None, None, None)
-
-    def _modes(self) -> list[SoftmaxMode]:
-        if not hasattr(self._running, 'modes'):
-            self._running.modes = []
-        return self._running.modes
 
     def __reduce__(self) -> tuple:
         return TransformerMap, (nn.Identity(),)  # in the hooks of a copy of a watched model, which nobody watches
@@ -204,38 +208,11 @@ class _Recompute:
 Entry = _Record | _Edit | _Recompute
 
 
-class _Watch:
-    """What the open contexts do with the map of one tap: edits first, then records; or a recomputation alone.
-
-    Each acts on its own thread alone, so that users who share a model do not see each other's edits. Compiled code
-    knows no threads: there, whoever shares a model must take turns.
-    """
-
-    def __init__(self, entries: tuple[Entry, ...]) -> None:
-        self.entries = entries
-
-    def __call__(self, weight: Tensor) -> Tensor:
-        for entry in self._in_charge():
-            weight = entry(weight)
-        return weight
-
-    def active(self) -> bool:
-        return any(not isinstance(entry, _Recompute) or entry.watched for entry in self._in_charge())
-
-    def _in_charge(self) -> Sequence[Entry]:
-        entries = self.entries
-        if not torch.compiler.is_compiling():
-            entries = [entry for entry in entries if entry.thread == threading.get_ident()]
-        recomputing = [entry for entry in entries if isinstance(entry, _Recompute)]
-        return recomputing[-1:] or entries
-
-
 _lock = threading.Lock()
 
 
 def _watch(tap: AttentionMap, entries: Sequence[Entry]) -> None:
-    edits_first = sorted(entries, key=lambda entry: isinstance(entry, _Record))
-    tap.watch = _Watch(tuple(edits_first)) if entries else None
+    tap.watch = tuple(sorted(entries, key=lambda entry: isinstance(entry, _Record)))
     if isinstance(tap, TransformerMap):
         tap.switch(bool(entries))
 
@@ -244,17 +221,13 @@ def _watch(tap: AttentionMap, entries: Sequence[Entry]) -> None:
 def _watching(entries: Mapping[AttentionMap, Entry]) -> Iterator[None]:
     with _lock:
         for tap, entry in entries.items():
-            _watch(tap, (*_entries(tap), entry))
+            _watch(tap, (*tap.watch, entry))
     try:
         yield
     finally:
         with _lock:
             for tap, entry in entries.items():
-                _watch(tap, [other for other in _entries(tap) if other is not entry])
-
-
-def _entries(tap: AttentionMap) -> tuple[Entry, ...]:
-    return () if tap.watch is None else tap.watch.entries
+                _watch(tap, [other for other in tap.watch if other is not entry])
 
 
 def attention_maps(model: nn.Module, names: Sequence[str] | None = None) -> dict[str, AttentionMap]:
@@ -412,7 +385,7 @@ def checkpoint(module: nn.Module, x: Tensor) -> Tensor:
         return torch_checkpoint(module, x, use_reentrant=False)
     thread = threading.get_ident()
     state = {
-        tap: ([entry for entry in _entries(tap) if isinstance(entry, _Edit) and entry.thread == thread], tap.watched)
+        tap: ([entry for entry in tap.watch if isinstance(entry, _Edit) and entry.thread == thread], tap.watched)
         for tap in attention_maps(module).values()
     }
 

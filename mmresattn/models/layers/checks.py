@@ -1,6 +1,6 @@
 """Checks of arguments that PyTorch and MMPretrain would accept in silence, or refuse without naming them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -12,31 +12,14 @@ def _is_integer(value: Any, least: int) -> bool:
 
 
 def check_integers(least: int = 1, **values: Any) -> None:
-    """Check arguments that are integers.
-
-    Args:
-        least (int): Smallest that fits. Defaults to 1.
-        **values: Arguments by name.
-
-    Raises:
-        ValueError: If one is no integer, or smaller.
-    """
+    """Check that arguments are integers of at least ``least``; a ValueError names any other."""
     for name, value in values.items():
         if not _is_integer(value, least):
             raise ValueError(f'{name} is an integer of at least {least}, not {value!r}.')
 
 
 def check_each_stage(n: int, least: int = 1, **values: Any) -> None:
-    """Check arguments that are sequences of integers, one for each stage.
-
-    Args:
-        n (int): Number of stages.
-        least (int): Smallest integer that fits. Defaults to 1.
-        **values: Arguments by name.
-
-    Raises:
-        ValueError: If one is no such sequence.
-    """
+    """Check that arguments are sequences of ``n`` integers of at least ``least``; a ValueError names any other."""
     for name, value in values.items():
         if not isinstance(value, Sequence) or len(value) != n or not all(_is_integer(v, least) for v in value):
             raise ValueError(
@@ -45,24 +28,17 @@ def check_each_stage(n: int, least: int = 1, **values: Any) -> None:
 
 
 def check_frozen_stages(frozen_stages: Any, n: int) -> None:
-    """Check how many stages of ``n`` are frozen, -1 to ``n``.
-
-    Raises:
-        ValueError: If it is no such integer.
-    """
+    """Check that of ``n`` stages -1 to ``n`` are frozen; else raise a ValueError."""
     if not _is_integer(frozen_stages, -1) or frozen_stages > n:
         raise ValueError(f'frozen_stages is an integer from -1 to {n}, not {frozen_stages!r}.')
 
 
 def stage_indices(out_indices: int | Sequence[int], n: int) -> list[int]:
-    """The stages whose outputs are returned.
+    """The stages whose outputs are returned, from 0 to n - 1 and in their order.
 
     Args:
         out_indices (int | Sequence[int]): One or more of them, from 0; negative ones count from the end.
         n (int): Number of stages.
-
-    Returns:
-        List[int]: The same from 0 to n - 1, in their order.
 
     Raises:
         ValueError: If there is none, one is out of range, or one is named twice.
@@ -75,17 +51,35 @@ def stage_indices(out_indices: int | Sequence[int], n: int) -> list[int]:
     return sorted(index % n for index in indices)
 
 
-def check_images(x: Tensor, channels: int, min_size: int = 1) -> None:
-    """Check the images that a backbone is given.
+def architecture_fields(arch: str | dict, named: Mapping[str, Mapping], known: Mapping[str, bool]) -> dict:
+    """The fields of an architecture, by its name or as a dict, which may start from a name.
 
     Args:
-        x (Tensor): Images, (N, channels, H, W).
-        channels (int): Their channels.
-        min_size (int): Their smallest height and width. Defaults to 1.
+        arch (str | dict): Such as ``'attention56'`` or ``dict(base='attention56', r=2)``.
+        named (Mapping[str, Mapping]): The fields of each name.
+        known (Mapping[str, bool]): All fields, and whether one must be given.
 
     Raises:
-        ValueError: If the shape does not fit.
+        ValueError: If a name or field is unknown, or a field is missing.
     """
+    if not isinstance(arch, str | dict):
+        raise ValueError(f'An architecture is a name, one of {list(named)}, or a dict, not {arch!r}.')
+    fields = dict(base=arch) if isinstance(arch, str) else dict(arch)
+    base = fields.pop('base', None)
+    if base is not None and base not in list(named):
+        raise ValueError(f'Unknown architecture {base!r}; there are {list(named)}, or give a dict.')
+    fields = {**named.get(base, {}), **fields}
+    missing = [name for name, needed in known.items() if needed and name not in fields]
+    unknown = [name for name in fields if name not in known]
+    if missing or unknown:
+        raise ValueError(
+            f'An architecture has the fields {list(known)} (and base); missing: {missing}, unknown: {unknown}.'
+        )
+    return fields
+
+
+def check_images(x: Tensor, channels: int, min_size: int = 1) -> None:
+    """Check that images are (N, channels, H, W), H and W at least ``min_size``; else raise a ValueError."""
     if x.dim() != 4 or x.shape[1] != channels:
         raise ValueError(f'Expected images of shape (N, {channels}, H, W), got {tuple(x.shape)}.')
     if x.shape[2] < min_size or x.shape[3] < min_size:

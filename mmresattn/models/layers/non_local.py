@@ -50,13 +50,7 @@ class NonLocalAttention(NonLocal2d):
     place = 'after'
 
     def __init__(
-        self,
-        in_channels: int,
-        sub_sample: bool = False,
-        *,
-        pool_first: bool = False,
-        out_bias: bool = False,
-        **kwargs,
+        self, in_channels: int, sub_sample: bool = False, *, pool_first: bool = False, out_bias: bool = False, **kwargs
     ) -> None:
         if kwargs.get('mode', MODES[1]) not in MODES:
             raise ValueError(f'mode is one of {MODES}, not {kwargs["mode"]!r}.')

@@ -66,9 +66,7 @@ class PreActBottleneck(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
         self.norm3 = norm_relu(norm_cfg, width)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
-        self.shortcut = None
-        if projection:
-            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if projection else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.shortcut is None:
@@ -80,14 +78,41 @@ class PreActBottleneck(nn.Module):
         return h + shortcut
 
 
-def _projection(norm_cfg: dict, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """The shortcut of a ResNet where the shape changes."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), build_norm_layer(norm_cfg, out_channels)[1]
-    )
+class _PostActivation:
+    """Mixin for blocks of MMPretrain: the arguments of a unit, and the projection shortcut built in.
+
+    ``_widths(out_channels, width)`` checks both, and gives the arguments by which MMPretrain knows the width.
+    """
+
+    preactivation = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        dilation: int = 1,
+        projection: bool = False,
+        norm_cfg: dict = dict(type='BN'),
+        width: int | None = None,
+    ) -> None:
+        widths = self._widths(out_channels, width)
+        shortcut = None
+        if projection:
+            conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            shortcut = nn.Sequential(conv, build_norm_layer(norm_cfg, out_channels)[1])
+        super().__init__(
+            in_channels,
+            out_channels,
+            stride=stride,
+            dilation=dilation,
+            downsample=shortcut,
+            norm_cfg=norm_cfg,
+            **widths,
+        )
 
 
-class BottleneckUnit(Bottleneck):
+class BottleneckUnit(_PostActivation, Bottleneck):
     """Post-activation bottleneck of ResNet-50, -101 and -152 (He et al., CVPR 2016).
 
     It is MMPretrain's block, with the stride on the 3x3 convolution and the projection shortcut built in, so that
@@ -96,31 +121,12 @@ class BottleneckUnit(Bottleneck):
     ``width`` is by default ``out_channels / 4``, and ``out_channels`` then a multiple of 4.
     """
 
-    preactivation = False
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int = 1,
-        dilation: int = 1,
-        projection: bool = False,
-        norm_cfg: dict = dict(type='BN'),
-        width: int | None = None,
-    ) -> None:
+    def _widths(self, out_channels: int, width: int | None) -> dict:
         width = _mid_width('bottleneck', out_channels, 4, 1, width)
-        super().__init__(
-            in_channels,
-            out_channels,
-            expansion=Fraction(out_channels, width),  # MMPretrain divides by it; any width comes out exactly
-            stride=stride,
-            dilation=dilation,
-            downsample=_projection(norm_cfg, in_channels, out_channels, stride) if projection else None,
-            norm_cfg=norm_cfg,
-        )
+        return dict(expansion=Fraction(out_channels, width))  # MMPretrain divides by it; any width comes out exactly
 
 
-class BasicUnit(BasicBlock):
+class BasicUnit(_PostActivation, BasicBlock):
     """Post-activation basic block of ResNet-18 and -34 (He et al., CVPR 2016): two 3x3 convolutions.
 
     It is MMPretrain's block with its projection shortcut built in, so that weights of these networks load under their
@@ -129,30 +135,20 @@ class BasicUnit(BasicBlock):
     ``width``, the channels between the convolutions, is by default ``out_channels``.
     """
 
-    preactivation = False
+    def __init__(self, *args, width: int | None = None, **kwargs) -> None:
+        super().__init__(*args, width=width, **kwargs)
+        if width not in (None, self.out_channels):  # MMPretrain's block has no width of its own
+            same = dict(padding=self.dilation, dilation=self.dilation, bias=False)
+            self.conv1 = nn.Conv2d(self.in_channels, width, 3, self.stride, **same)
+            self.add_module(self.norm1_name, build_norm_layer(self.norm_cfg, width)[1])
+            self.conv2 = nn.Conv2d(width, self.out_channels, 3, padding=1, bias=False)
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int = 1,
-        dilation: int = 1,
-        projection: bool = False,
-        norm_cfg: dict = dict(type='BN'),
-        width: int | None = None,
-    ) -> None:
-        width = _mid_width('basic', out_channels, 1, 1, width)
-        downsample = _projection(norm_cfg, in_channels, out_channels, stride) if projection else None
-        super().__init__(
-            in_channels, out_channels, stride=stride, dilation=dilation, downsample=downsample, norm_cfg=norm_cfg
-        )
-        if width != out_channels:  # MMPretrain's block has no width of its own
-            self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=dilation, dilation=dilation, bias=False)
-            self.add_module(self.norm1_name, build_norm_layer(norm_cfg, width)[1])
-            self.conv2 = nn.Conv2d(width, out_channels, 3, padding=1, bias=False)
+    def _widths(self, out_channels: int, width: int | None) -> dict:
+        _mid_width('basic', out_channels, 1, 1, width)
+        return {}
 
 
-class ResNeXtUnit(ResNeXtBottleneck):
+class ResNeXtUnit(_PostActivation, ResNeXtBottleneck):
     """Post-activation ResNeXt 32x4d unit, the unit of AttentionNeXt.
 
     It is MMPretrain's ResNeXt bottleneck with its projection shortcut built in.
@@ -161,32 +157,12 @@ class ResNeXtUnit(ResNeXtBottleneck):
     ``out_channels`` is a multiple of 64 by default, and of 4 otherwise.
     """
 
-    preactivation = False
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int = 1,
-        dilation: int = 1,
-        projection: bool = False,
-        norm_cfg: dict = dict(type='BN'),
-        width: int | None = None,
-    ) -> None:
+    def _widths(self, out_channels: int, width: int | None) -> dict:
         width = _mid_width('resnext', out_channels, 2, 32, width)
         if out_channels % 4:  # which MMPretrain's bottleneck divides by 4
             raise ValueError(f'A resnext unit gives a multiple of 4 channels; {out_channels} is none.')
-        super().__init__(
-            in_channels,
-            out_channels,
-            base_channels=out_channels // 4,
-            groups=32,
-            width_per_group=width // 32,  # 4 at 256 channels, as MMPretrain would count for whole templates only
-            stride=stride,
-            dilation=dilation,
-            downsample=_projection(norm_cfg, in_channels, out_channels, stride) if projection else None,
-            norm_cfg=norm_cfg,
-        )
+        # A width of 4 a group at 256 channels, as MMPretrain would count for whole templates only
+        return dict(base_channels=out_channels // 4, groups=32, width_per_group=width // 32)
 
 
 class InceptionUnit(nn.Module):
@@ -234,9 +210,7 @@ class InceptionUnit(nn.Module):
         self.branch3 = ConvSequential(conv1x1(half), *norm_conv3x3(stride), *norm_conv3x3())
         self.norm2 = norm_relu(norm_cfg, quarter + half + half)
         self.conv2 = nn.Conv2d(quarter + half + half, out_channels, 1, bias=False)
-        self.shortcut = None
-        if projection:
-            self.shortcut = conv1x1(out_channels, stride)
+        self.shortcut = conv1x1(out_channels, stride) if projection else None
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm1(x)

@@ -8,7 +8,6 @@ No class, function or weight is replaced.
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 Tap = Callable[[Tensor], Tensor]
+Pair = tuple[int, int]
 _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 
 # Modules whose forward pass has one softmax, over all tokens: (N, heads, Q, K).
@@ -32,40 +32,31 @@ TOKENS = {
 }
 
 
-@dataclass(frozen=True)
 class Windows:
     """Windows of Swin transformers over a grid: from (N windows, heads, n, n) to all pairs of positions and back.
 
     Args:
+        grid (Tuple[int, int]): Height and width of the feature map.
+        size (Tuple[int, int]): Height and width of a window.
+        shift (Tuple[int, int]): By how many rows and columns the windows are shifted.
+        pad_first (bool): Whether the grid is padded to whole windows before it is rolled by the shift, as in MMPretrain
+            and torchvision, or after, as in timm.
+        device (torch.device): Of the attention.
+
+    Attributes:
         index (Tensor): For each window and each place in it the position in the grid (windows, n), row by row; -1 where
             the grid was padded.
-        positions (int): Of the grid, height times width.
     """
 
-    index: Tensor
-    positions: int
-
-    @classmethod
-    def over(
-        cls, grid: tuple[int, int], size: tuple[int, int], shift: tuple[int, int], pad_first: bool, device: torch.device
-    ) -> 'Windows':
-        """Windows of a size over a grid that is rolled by the shift.
-
-        Args:
-            grid (Tuple[int, int]): Height and width of the feature map.
-            size (Tuple[int, int]): Height and width of a window.
-            shift (Tuple[int, int]): By how many rows and columns the windows are shifted.
-            pad_first (bool): Whether the grid is padded to whole windows before it is rolled, as in MMPretrain and
-                torchvision, or after, as in timm.
-            device (torch.device): For the index.
-        """
+    def __init__(self, grid: Pair, size: Pair, shift: Pair, pad_first: bool, device: torch.device) -> None:
         (height, width), (rows, columns) = grid, size
-        places = torch.arange(height * width, device=device).view(height, width)
+        self.positions = height * width
+        places = torch.arange(self.positions, device=device).view(height, width)
         pad = partial(F.pad, pad=(0, -width % columns, 0, -height % rows), value=-1)
         roll = partial(torch.roll, shifts=(-shift[0], -shift[1]), dims=(0, 1))
         places = roll(pad(places)) if pad_first else pad(roll(places))
-        index = places.unflatten(1, (-1, columns)).unflatten(0, (-1, rows)).transpose(1, 2).reshape(-1, rows * columns)
-        return cls(index, height * width)
+        windows = places.unflatten(1, (-1, columns)).unflatten(0, (-1, rows)).transpose(1, 2)
+        self.index = windows.reshape(-1, rows * columns)
 
     def through(self, tap: Tap, weight: Tensor) -> Tensor:
         """Pass the attention of all windows through a tap as one map (N, heads, positions, positions).
@@ -84,21 +75,21 @@ class Windows:
         return edited.transpose(1, 2).flatten(0, 1)
 
 
-def _mmpretrain_windows(module: nn.Module, query: Tensor, hw_shape: tuple[int, int]) -> Windows:
+def _mmpretrain_windows(module: nn.Module, query: Tensor, hw_shape: Pair) -> Windows:
     size = module.window_size
     shifted = module.pad_small_map or min(hw_shape) > size
     shift = module.shift_size if shifted else 0
-    return Windows.over(tuple(hw_shape), (size, size), (shift, shift), True, query.device)
+    return Windows(tuple(hw_shape), (size, size), (shift, shift), True, query.device)
 
 
 def _timm_windows(module: nn.Module, x: Tensor) -> Windows:
-    return Windows.over(tuple(x.shape[1:3]), tuple(module.window_size), tuple(module.shift_size), False, x.device)
+    return Windows(tuple(x.shape[1:3]), tuple(module.window_size), tuple(module.shift_size), False, x.device)
 
 
 def _torchvision_windows(module: nn.Module, x: Tensor) -> Windows:
     grid = tuple(x.shape[1:3])
     shift = [0 if window >= side else shift for side, window, shift in zip(grid, module.window_size, module.shift_size)]
-    return Windows.over(grid, tuple(module.window_size), tuple(shift), True, x.device)
+    return Windows(grid, tuple(module.window_size), tuple(shift), True, x.device)
 
 
 # Modules whose forward pass has one softmax, over windows: (N windows, heads, n, n). They get the whole feature map.

@@ -6,6 +6,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..backbones.pay_attention_vgg import divide_gradient
 from ..layers import AttentionMap
 from ..layers.checks import check_integers
 
@@ -18,13 +19,7 @@ class AttentionLevel(nn.Module):
     The local features l_i and the global vector g give scores c_i; the attention is their softmax over all positions
     of an image, and the output the mean of the l_i that it weights.
 
-    Args:
-        channels (int): Channels of the local features.
-        global_channels (int): Channels of the global vector.
-        score (str): ``'pc'`` or ``'dp'``, see ``SCORES``.
-        project (str): Which of the two is brought to the width of the other, where they differ: ``'global'`` or
-            ``'local'``.
-        dropout (float): Dropout on the global vector where it is projected, or the features are.
+    The options are those of :class:`PayAttention`.
 
     Attributes:
         out_channels (int): Channels of the output.
@@ -153,6 +148,6 @@ class PayAttention(BaseModule):
                 'the neck, or out_indices of the backbone.'
             )
         g = self.to_global(inputs[-1].mean((2, 3)))  # N, C
-        if self.average_gradients and g.requires_grad:
-            g.register_hook(lambda grad: grad / len(self.levels))
+        if self.average_gradients:
+            divide_gradient(g, len(self.levels))
         return tuple(getattr(self, f'level{k + 1}')(inputs[i], g) for k, i in enumerate(self.levels))

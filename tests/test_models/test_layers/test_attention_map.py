@@ -54,7 +54,7 @@ def test_records_every_map_by_name(net, x):
     assert list(maps) == ['first.map', 'second.map']
     assert torch.equal(maps['first.map'], net.first.score(x).sigmoid())
     assert not maps['first.map'].requires_grad
-    assert all(tap.watch is None for tap in attention_maps(net).values())
+    assert not any(tap.watch for tap in attention_maps(net).values())
 
 
 def test_grad_keeps_the_graph(net, x):
@@ -114,7 +114,7 @@ def test_tensor_edits_are_resized_bilinearly(net, x):
 def test_edits_that_do_not_fit(net, x, edit, error, message):
     with pytest.raises(error, match=message), edit_attention(net, {'first.map': edit}):
         net(x)
-    assert net.first.map.watch is None  # closed after the error
+    assert not net.first.map.watch  # closed after the error
 
 
 def test_pairs_are_not_resized(x):
@@ -231,7 +231,7 @@ def test_recomputation_leaves_the_contexts_of_other_threads_alone(x):
     out.backward()
     thread.join()
     assert torch.equal(seen['zeros'], net.second(torch.zeros_like(x)))
-    assert torch.equal(net(x), plain) and net.first.map.watch is None
+    assert torch.equal(net(x), plain) and not net.first.map.watch
 
 
 def test_copies_watch_nothing(net, x):
