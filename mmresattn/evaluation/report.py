@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from rich.progress import track
 
+from ..models.classifiers import GatedClassifier
 from ..models.layers import attention_maps
 from ..visualization import (
     ImagePipeline,
@@ -169,9 +170,10 @@ def _card(
     picture = show_image(sample.image)
     pictures = [('', _uri(picture))]
     for name, attention in place_maps(model, sample).items():
-        gate = short_name(name).rpartition('.')[2] == 'gate'
-        drawn = behind_gate(picture, attention) if gate else overlay(picture, attention)
-        pictures.append(('what the network was shown' if gate else short_name(name), _uri(drawn)))
+        if name == 'shown' and isinstance(model, GatedClassifier):
+            pictures.append(('what the network was shown', _uri(behind_gate(picture, attention))))
+        else:
+            pictures.append((short_name(name), _uri(overlay(picture, attention))))
     for shown in dict.fromkeys((predicted, label)) if with_cam else ():
         images = sample.packed['inputs'][None].to(next(model.parameters()).device)
         cam = maps_in_view(class_activation_maps(model, images, [shown]), sample.view)[0]

@@ -145,6 +145,29 @@ def test_a_network_without_maps_is_explained_by_grad_cam_for_answer_and_truth(tm
     assert np.abs(first[1].astype(float) - expected).mean() < 20
 
 
+class LeftHalf(torch.nn.Module):
+    """A masker that finds the left half of every image."""
+
+    def forward(self, images):
+        left = torch.arange(images.shape[3]) < images.shape[3] // 2
+        return (20.0 * left - 10).expand(len(images), 1, *images.shape[2:])
+
+
+def test_a_gate_shows_what_the_network_was_shown(tmp_path, folder):
+    file = config(tmp_path / 'small.py', 'plain')
+    cfg = Config.fromfile(file)
+    cfg.model = dict(type='GatedClassifier', classifier=dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+    cfg.dump(file)
+    model, loader = load_classifier(file, None, dict(data_root=str(folder)))
+    model.masker = LeftHalf()
+    page = make_report(model, loader.dataset, Config.fromfile(file), title='gated', shown=2)
+    assert page.count('what the network was shown</figcaption>') == len(pictures(page)) == 4
+    for photo, shown in pictures(page):
+        middle = photo.shape[1] // 2
+        assert np.abs(shown[:, : middle - 4].astype(float) - 128).mean() < 3  # apart from the edge, grey
+        assert np.abs(shown[:, middle + 4 :].astype(float) - photo[:, middle + 4 :]).mean() < 3
+
+
 def test_many_labels_have_no_report(tmp_path, folder):
     file = config(tmp_path / 'small.py', 'plain')
     model, loader = load_classifier(file, None, dict(data_root=str(folder)))
