@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -129,7 +129,7 @@ def write(path: Path, photo: np.ndarray) -> None:
     cv2.imwrite(str(path), photo, [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
 
-def configure(photos: Path, epochs: int = EPOCHS) -> Config:
+def configure(photos: Path, epochs: int = EPOCHS, lr: float | None = None) -> Config:
     """The config of an Attention Branch Network in configs/photos/, without crops, which would cut the marker off."""
     cfg = Config.fromfile(ROOT / 'configs/photos/abn_efficientnet-lite0.py')
     read, pack = dict(type='KeepInMemory', transforms=[dict(type='LoadCheckedImage')]), dict(type='PackInputs')
@@ -139,6 +139,7 @@ def configure(photos: Path, epochs: int = EPOCHS) -> Config:
         cfg[f'{name}_dataloader'].dataset.update(data_root=str(photos), pipeline=pipeline)
     cfg.param_scheduler[1].update(T_max=epochs - 1, end=epochs)
     cfg.train_cfg.update(max_epochs=epochs)
+    cfg.optim_wrapper.optimizer.lr = lr or cfg.optim_wrapper.optimizer.lr
     cfg.launcher = 'none'
     return cfg
 
@@ -270,6 +271,7 @@ class Run:
         use (str): ``'before'``, ``'nothing'``, or a key of ``USES``.
         count (int): Number of corrected photographs.
         wrong_place (bool): Whether they were corrected at a wrong place.
+        lr (float, optional): Learning rate of the training before. Defaults to that of the config.
     """
 
     marker: str
@@ -277,12 +279,17 @@ class Run:
     use: str
     count: int = 100
     wrong_place: bool = False
+    lr: float | None = None
+
+    def of(self, marker: str) -> str:
+        """The folder of all trainings with a marker, this seed and learning rate."""
+        return f'{marker}_{self.seed}' + (f'_lr{self.lr:g}' if self.lr else '')
 
     @property
     def name(self) -> str:
         """Of its folder and of the file of its result."""
         corrected = '' if self.use in ('before', 'nothing') else f'_{self.count}{"_wrong" * self.wrong_place}'
-        return f'{self.marker}_{self.seed}/{self.use}{corrected}'
+        return f'{self.of(self.marker)}/{self.use}{corrected}'
 
     def result(self, work: Path) -> Path:
         """The file of its result."""
@@ -299,9 +306,9 @@ def measure(run: Run, work: Path) -> dict:
     clean = work / 'photos/clean'
     photos = clean if run.marker == 'clean' else marked
     start = time.process_time()
-    before = work / 'runs' / f'{run.marker}_{run.seed}/before'
+    before = work / 'runs' / run.of(run.marker) / 'before'
     checkpoint = before / f'epoch_{EPOCHS}.pth'
-    cfg = configure(photos)
+    cfg = configure(photos, lr=run.lr)
     if run.use == 'before':
         before.mkdir(parents=True, exist_ok=True)
         cfg.dump(before / 'config.py')
@@ -311,9 +318,9 @@ def measure(run: Run, work: Path) -> dict:
     else:
         folder = work / 'corrections' / run.name
         write_corrections(folder, checkpoint, marked, run.count, run.seed, run.wrong_place)
-        cfg = training_config(configure(marked), checkpoint, folder, run.use, MORE_EPOCHS)
+        cfg = training_config(configure(marked, lr=run.lr), checkpoint, folder, run.use, MORE_EPOCHS)
         if run.marker == 'clean':
-            cfg = without_marker(cfg, photos, work / 'runs' / f'square_{run.seed}/gate_100', work / 'runs' / run.name)
+            cfg = without_marker(cfg, photos, work / 'runs' / run.of('square') / 'gate_100', work / 'runs' / run.name)
         model = train(cfg, work / 'runs' / run.name, run.seed)
     seconds = time.process_time() - start
     sets = dict(val=(photos, 'val'), test=(photos, 'test'))
@@ -332,7 +339,9 @@ def measure(run: Run, work: Path) -> dict:
     return result
 
 
-def plan(markers: Sequence[str], uses: Sequence[str], seeds: Sequence[int], counts: Sequence[int]) -> list[Run]:
+def plan(
+    markers: Sequence[str], uses: Sequence[str], seeds: Sequence[int], counts: Sequence[int], lr: float | None = None
+) -> list[Run]:
     """All trainings, those first without which others cannot be."""
     runs = []
     for seed in seeds:
@@ -342,7 +351,7 @@ def plan(markers: Sequence[str], uses: Sequence[str], seeds: Sequence[int], coun
         if 'square' in markers and 'gate' in uses:
             runs += [Run('square', seed, 'gate', wrong_place=True)]
             runs += [Run('clean', seed, use) for use in ('before', 'nothing', 'gate')]
-    return sorted(set(runs), key=lambda run: (run.seed, runs.index(run)))
+    return [replace(run, lr=lr) for run in sorted(set(runs), key=lambda run: (run.seed, runs.index(run)))]
 
 
 def summary(results: list[dict]) -> list[dict]:
@@ -351,13 +360,13 @@ def summary(results: list[dict]) -> list[dict]:
     The standard error of a gain over several seeds is that of their mean; over one it is that of the differences
     between the photographs.
     """
-    nothing = {(r['marker'], r['seed']): r for r in results if r['use'] == 'nothing'}
+    nothing = {same_start(r): r for r in results if r['use'] == 'nothing'}
     groups = defaultdict(list)
     for result in results:
-        groups[tuple(result[key] for key in ('marker', 'use', 'count', 'wrong_place'))].append(result)
+        groups[tuple(result[key] for key in CASE)].append(result)
     rows = []
-    for (marker, use, count, wrong_place), group in groups.items():
-        row = dict(marker=marker, use=use, count=count, wrong_place=wrong_place, seeds=len(group))
+    for case, group in groups.items():
+        row = dict(zip(CASE, case), seeds=len(group))
         for split in group[0]['seen']:
             for key in group[0]['seen'][split]:
                 row[f'{split} {key}'] = float(np.mean([np.mean(values(r, split, key)) for r in group]))
@@ -366,8 +375,7 @@ def summary(results: list[dict]) -> list[dict]:
                     row[f'{split} marker in sight'] = float(np.mean(in_sight))
         for split in (*group[0]['seen'], 'val and test'):
             for key in {'right', 'at_once'} & set(group[0]['seen'].get(split, group[0]['seen']['test'])):
-                keys = [(marker, r['seed']) for r in group]
-                pairs = [(r, nothing[at]) for r, at in zip(group, keys) if at in nothing]
+                pairs = [(r, nothing[same_start(r)]) for r in group if same_start(r) in nothing]
                 gains = [values(r, split, key) - values(other, split, 'right') for r, other in pairs]
                 means = [gain.mean() for gain in gains]
                 spread = means if len(means) > 1 else gains[0] if gains else []
@@ -378,6 +386,11 @@ def summary(results: list[dict]) -> list[dict]:
     return rows
 
 
+def same_start(result: dict) -> tuple:
+    """What trainings have in common that go on from the same network."""
+    return result['marker'], result['lr'], result['seed']
+
+
 def values(result: dict, split: str, key: str) -> np.ndarray:
     """What was measured on each photograph, in per cent; answers are kept as a string of 0 and 1."""
     if split == 'val and test':
@@ -386,6 +399,7 @@ def values(result: dict, split: str, key: str) -> np.ndarray:
     return 100 * np.array([*found], float) if isinstance(found, str) else np.array(found)
 
 
+CASE = ('marker', 'lr', 'use', 'count', 'wrong_place')  # rows of the tables
 USES = ('augment', 'gradient_penalty', 'map_loss', 'gate')
 NAMES = dict(
     before='before',
@@ -398,7 +412,8 @@ def tables(results: list[dict]) -> str:
     """The tables of docs/corrections.md, in Markdown."""
     orders = (('marker', list(SETS)), ('use', list(NAMES)))
     rows = summary(results)
-    rows.sort(key=lambda row: (*(order.index(row[key]) for key, order in orders), row['count'], row['wrong_place']))
+    rows.sort(key=lambda row: (row['count'], row['wrong_place']))
+    rows.sort(key=lambda row: (row['lr'] or 0, *(order.index(row[key]) for key, order in orders)))
 
     def gain(row: dict, key: str = 'test right') -> str:
         known = row['use'] != 'nothing' and f'{key} gain' in row
@@ -407,6 +422,7 @@ def tables(results: list[dict]) -> str:
     accuracy, gates = [], []
     for row in rows:
         photos, training, gate = SETS[row['marker']], NAMES[row['use']], row['use'] == 'gate'
+        photos += f', learnt at {row["lr"]:g}' if row['lr'] else ''
         training += ', corrected at a wrong place' * row['wrong_place']
         gate = gate and not row['wrong_place']
         if row['count'] != 100:
@@ -431,7 +447,8 @@ def tables(results: list[dict]) -> str:
 
 def by_count(results: list[dict]) -> list[dict]:
     """Rows of :func:`summary` for the gate of the square, one for each number of corrections, over the same seeds."""
-    square = [result for result in results if result['marker'] == 'square' and not result['wrong_place']]
+    lr = results[0]['lr'] if results else None
+    square = [r for r in results if r['marker'] == 'square' and r['lr'] == lr and not r['wrong_place']]
     seeds = defaultdict(set)
     for result in square:
         if result['use'] == 'gate':
@@ -448,10 +465,10 @@ def turned(results: list[dict]) -> list[list]:
         list[list]: By training its name, the number of these answers, and how many of them it gives, in per cent.
     """
     results = [result for result in results if result['marker'] != 'clean' and not result['wrong_place']]
-    before = {(r['marker'], r['seed']): r for r in results if r['use'] == 'before'}
+    before = {same_start(r): r for r in results if r['use'] == 'before'}
     groups = defaultdict(list)
     for result in results:
-        start = before.get((result['marker'], result['seed']))
+        start = before.get(same_start(result))
         if start and result['use'] != 'before' and result['count'] == 100:
             right, edited = (values(start, 'val and test', key) > 0 for key in ('right', 'edited'))
             groups[result['use']].append(values(result, 'val and test', 'right')[edited & ~right])
@@ -491,12 +508,13 @@ def main(argv=None) -> None:
     parser.add_argument('--markers', nargs='+', choices=MARKERS, default=list(MARKERS))
     parser.add_argument('--uses', nargs='+', choices=USES, default=USES)
     parser.add_argument('--counts', type=int, nargs='+', default=[10, 20, 50, 100, 200], help='corrected photographs')
+    parser.add_argument('--lr', type=float, help='at which the marker is learnt; default: that of the config')
     parser.add_argument('--measured', action='store_true', help='train nothing: only what is in the work dir')
     parser.add_argument('--json', type=Path, help='write what the tables are made from')
     parser.add_argument('--page', type=Path, help='write the tables into this page')
     args = parser.parse_args(argv)
     work_dir = Path(args.work_dir, args.study).resolve()
-    runs = plan(args.markers, args.uses, args.seeds, args.counts)
+    runs = plan(args.markers, args.uses, args.seeds, args.counts, args.lr)
     if args.measured:
         runs = [run for run in runs if run.result(work_dir).exists()]
     run(work_dir, runs, args.json, args.page)

@@ -43,7 +43,7 @@ def test_trains_measures_and_resumes(work, monkeypatch, capsys):
     monkeypatch.setenv('MMRESATTN_DATA', str(work))
     (work / 'clothing').symlink_to(work / 'source')
 
-    def configure(photos, epochs=1):
+    def configure(photos, epochs=1, lr=None):
         read, pack = dict(type='KeepInMemory', transforms=[dict(type='LoadCheckedImage')]), dict(type='PackInputs')
         folder = dict(type='PhotoFolder', data_root=str(photos), split='train', pipeline=[read, pack])
         return Config(
@@ -111,6 +111,7 @@ def test_errors_of_gains():
             seed=seed,
             count=100,
             wrong_place=False,
+            lr=None,
             seen=dict(val=dict(right=right), test=dict(right=right)),
         )
 
