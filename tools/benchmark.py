@@ -82,7 +82,6 @@ def build(name: str, checkpointing: bool = False) -> tuple[nn.Module, dict]:
         checkpointing (bool): Whether the backbone gets ``with_cp=True``. Defaults to False.
 
     Raises:
-        ImportError: If timm is missing.
         ValueError: If the source is unknown, or a model without ``with_cp`` is to be checkpointed.
     """
     torch.manual_seed(0)
