@@ -105,7 +105,7 @@ def obtain(archive: Archive, folder: Path, page: str) -> Path:
         ConnectionError: If the download fails. What has arrived is kept, and the next call continues from there.
         ValueError: If its checksum is wrong.
     """
-    path = folder / archive.name
+    path, part = folder / archive.name, folder / f'{archive.name}{PART}'
     if path.exists():
         _check(archive, path)
         return path
@@ -114,7 +114,6 @@ def obtain(archive: Archive, folder: Path, page: str) -> Path:
             f'{path} is missing. Accept the terms on {page}, download {archive.name} there, put it into {folder} and '
             'run this command again.'
         )
-    part = folder / f'{archive.name}{PART}'
     folder.mkdir(parents=True, exist_ok=True)
     _download(archive.address, part)
     try:
