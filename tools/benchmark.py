@@ -13,17 +13,19 @@ import argparse
 import json
 import os
 import platform
-import statistics
+import re
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from itertools import product
 from multiprocessing import get_context
+from operator import itemgetter
 from pathlib import Path
 
 os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # otherwise the profiler complains where there is no GPU
 
 # Functions import mmresattn: .dev_scripts/performance.py lets processes import an earlier version of it.
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.benchmark.utils.timer import timer  # noqa: E402
@@ -59,15 +61,13 @@ def parse_mode(mode: str) -> set[str]:
 
 def machine() -> dict:
     """What the machine is, as far as it matters here."""
+    cpuinfo = Path('/proc/cpuinfo')
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    cpu = dict(re.split(r'\s*:\s*', line.strip(), maxsplit=1) for line in lines if ':' in line)
+    known = ('avx2', 'avx512f', 'avx512_bf16', 'avx512_vnni', 'amx_bf16', 'amx_int8')
     facts = dict(system=platform.platform(), python=platform.python_version(), torch=torch.__version__)
-    try:
-        lines = dict(line.split(':', 1) for line in Path('/proc/cpuinfo').read_text().splitlines() if ':' in line)
-        lines = {key.strip(): value.strip() for key, value in lines.items()}
-        known = ('avx2', 'avx512f', 'avx512_bf16', 'avx512_vnni', 'amx_bf16', 'amx_int8')
-        flags = lines.get('flags', '').split()
-        facts.update(cpu=lines.get('model name'), flags=' '.join(flag for flag in known if flag in flags))
-    except OSError:
-        facts.update(cpu=platform.processor())
+    facts.update(cpu=cpu.get('model name', platform.processor()))
+    facts.update(flags=' '.join(flag for flag in known if flag in cpu.get('flags', '').split()))
     facts.update(cores=os.cpu_count(), threads=torch.get_num_threads())
     if torch.cuda.is_available():
         facts.update(gpu=torch.cuda.get_device_name(), cuda=torch.version.cuda)
@@ -82,7 +82,6 @@ def build(name: str, checkpointing: bool = False) -> tuple[nn.Module, dict]:
         checkpointing (bool): Whether the backbone gets ``with_cp=True``. Defaults to False.
 
     Raises:
-        ImportError: If timm is missing.
         ValueError: If the source is unknown, or a model without ``with_cp`` is to be checkpointed.
     """
     torch.manual_seed(0)
@@ -96,7 +95,7 @@ def build(name: str, checkpointing: bool = False) -> tuple[nn.Module, dict]:
     if source == 'torchvision':
         import torchvision
 
-        return torchvision.models.get_model(rest, weights=None), {}
+        return torchvision.models.get_model(rest), {}
     if source not in ('', 'mmpretrain'):
         raise ValueError(f'{name!r} is neither mmpretrain:NAME, timm:NAME, torchvision:NAME nor a config.')
     from mmpretrain import get_model
@@ -121,22 +120,26 @@ class Runner:
             from mmresattn.compat.cpu_memory import keep_large_blocks
 
             keep_large_blocks()
+        from mmresattn.utils import count_multiply_adds
+
         model, self.kwargs = build(name, 'checkpointing' in words)
-        model.train(self.train)
+        model.eval()  # to count
         layout = torch.channels_last if 'channels_last' in words else torch.contiguous_format
         self.images = torch.randn(batch, 3, size, size).contiguous(memory_format=layout).to(self.device)
         self.model = model.to(self.device, memory_format=layout)
         if self.dtype != torch.float32 and not self.train:
             self.model, self.images = self.model.to(self.dtype), self.images.to(self.dtype)
         self.optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9) if self.train else None
-        self.flops = self._count_flops()
+        self.flops = 2 * count_multiply_adds(self.model, self.images, **self.kwargs)
+        if self.train:
+            self.flops *= 3  # the backward pass has two products for one
+            model.train()
         if 'compile' in words or 'graphs' in words:
-            options = dict(mode='reduce-overhead') if 'graphs' in words else {}
             if not self.train and 'plain' not in words:
                 from torch._inductor import config as inductor
 
                 inductor.freezing = True
-            self.model.compile(fullgraph=not self.kwargs, **options)
+            self.model.compile(fullgraph=not self.kwargs, mode='reduce-overhead' if 'graphs' in words else None)
         n = 2048 if self.device == 'cpu' else 8192
         self.matrix = torch.randn(n, n, device=self.device, dtype=self.dtype)
 
@@ -146,20 +149,10 @@ class Runner:
                 self.model(self.images, **self.kwargs)
             return
         self.optimizer.zero_grad(set_to_none=False)
-        bfloat16 = self.dtype == torch.bfloat16
-        with torch.autocast(self.device, torch.bfloat16) if bfloat16 else nullcontext():
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             loss = self.model(self.images, **self.kwargs).float().square().mean()
         loss.backward()
         self.optimizer.step()
-
-    def _count_flops(self) -> int:
-        """Of a forward pass; three times that for a training step, as its backward pass has two products for one."""
-        from mmresattn.utils import count_multiply_adds
-
-        self.model.eval()
-        flops = 2 * count_multiply_adds(self.model, self.images, **self.kwargs)
-        self.model.train(self.train)
-        return flops * (3 if self.train else 1)
 
     def time(self, function, n: int) -> float:
         """Seconds of a call, the mean of ``n``."""
@@ -170,10 +163,10 @@ class Runner:
 
     def turn(self, n: int) -> tuple[float, float]:
         """Seconds of a step, and FLOP/s of matrix products before and after it."""
-        product = [self.time(lambda: self.matrix @ self.matrix, 3)]
+        before = self.time(lambda: self.matrix @ self.matrix, 3)
         seconds = self.time(self.step, n)
-        product.append(self.time(lambda: self.matrix @ self.matrix, 3))
-        return seconds, 2 * len(self.matrix) ** 3 / statistics.mean(product)
+        after = self.time(lambda: self.matrix @ self.matrix, 3)
+        return seconds, 2 * len(self.matrix) ** 3 / ((before + after) / 2)
 
     def memory(self) -> int:
         """Bytes of all tensors that a step makes, at the worst moment: over weights, gradients and momentum."""
@@ -199,11 +192,11 @@ def work(connection, case: dict, threads: int, cpu_time: bool) -> None:
         runner = Runner(**case, cpu_time=cpu_time)
         for _ in range(3):
             runner.step()
-        connection.send(dict(flops=runner.flops, memory=runner.memory(), once=runner.time(runner.step, 1)))
+        connection.send(dict(flops=runner.flops, peak_bytes=runner.memory(), once=runner.time(runner.step, 1)))
         while n := connection.recv():
             connection.send(runner.turn(n))
     except Exception as error:  # noqa: BLE001 - one case that does not run leaves the others their figures
-        connection.send(f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}')
+        connection.send(dict(error=f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'))
 
 
 def measure(
@@ -224,72 +217,55 @@ def measure(
         pass, or training step) and ``per_multiply_add`` (to the last model in the same mode), each as median and
         quartiles, ``flops`` and ``peak_bytes``; or with ``error``.
     """
-    context, workers = get_context('spawn'), []
+    context, workers, results = get_context('spawn'), [], []
     for case in cases:
         here, there = context.Pipe()
         process = context.Process(target=work, args=(there, case, threads, cpu_time), daemon=True)
         process.start()
         there.close()
         ready = here.recv()  # one after the other: warm-ups would disturb each other
-        print(f'{label(case)}: {ready if isinstance(ready, str) else "ready"}', file=sys.stderr, flush=True)
-        workers.append((case, process, here, ready))
+        label = f'{case["name"]} {case["mode"]}, {case["batch"]} of {case["size"]}'
+        print(f'{label}: {ready.get("error", "ready")}', file=sys.stderr, flush=True)
+        workers.append((process, here, ready.pop('once', None)))
+        results.append(case | ready)
     turns = [[] for _ in cases]
     for _ in range(rounds):
-        for found, (_, _, connection, ready) in zip(turns, workers):
-            if not isinstance(ready, str):
-                connection.send(max(1, round(seconds / ready['once'])))
+        for found, (_, connection, once) in zip(turns, workers):
+            if once is not None:
+                connection.send(max(1, round(seconds / once)))
                 found.append(connection.recv())
-    for _, process, connection, ready in workers:
-        if not isinstance(ready, str):
+    for process, connection, once in workers:
+        if once is not None:
             connection.send(0)
         process.join()
-    first = {}  # a training step is held against a training step
-    for case, found in zip(cases, turns):
-        first.setdefault('train' in case['mode'], found)
-    results = [
-        summary(case, ready, found, first['train' in case['mode']])
-        for (case, _, _, ready), found in zip(workers, turns)
-    ]
-    add_rates(results, turns)
+    summarise(results, turns)
     return results
-
-
-def add_rates(results: list[dict], turns: list[list]) -> None:
-    """Add ``per_multiply_add`` to results: the rate of multiply-adds over that of the last model in the same mode."""
-    alike = ('mode', 'size', 'batch')
-    last = {tuple(result[key] for key in alike): (result, found) for result, found in zip(results, turns)}
-    for result, found in zip(results, turns):
-        other, reference = last[tuple(result[key] for key in alike)]
-        if found and reference:
-            factor = result['flops'] / other['flops']
-            result['per_multiply_add'] = spread([factor * b / a for (a, _), (b, _) in zip(found, reference)])
 
 
 def spread(values: list[float]) -> dict:
     """Median and quartiles."""
-    quartiles = statistics.quantiles(values, n=4, method='inclusive') if len(values) > 1 else values * 3
-    return dict(median=quartiles[1], low=quartiles[0], high=quartiles[2])
+    return dict(zip(('low', 'median', 'high'), np.percentile(values, (25, 50, 75)).tolist()))
 
 
-def summary(case: dict, ready: dict | str, turns: list, first: list) -> dict:
-    if isinstance(ready, str):
-        return dict(case, error=ready)
-    result = dict(
-        case,
-        step_seconds=spread([step for step, _ in turns]),
-        images_per_second=spread([case['batch'] / step for step, _ in turns]),
-        share=spread([ready['flops'] / step / rate for step, rate in turns]),
-        flops=ready['flops'],
-        peak_bytes=ready['memory'],
-    )
-    if first:
-        # Images a second, round by round; cases may differ in their batch.
-        result['ratio'] = spread([a / b for (a, _), (b, _) in zip(first, turns)])
-    return result
-
-
-def label(case: dict) -> str:
-    return f'{case["name"]} {case["mode"]}, {case["batch"]} of {case["size"]}'
+def summarise(results: list[dict], turns: list[list]) -> None:
+    """Add to each result what its turns tell, alone, beside the first case and beside the last model in its mode."""
+    alike = itemgetter('mode', 'size', 'batch')
+    first, last = {}, {alike(result): (result, found) for result, found in zip(results, turns)}
+    for result, found in zip(results, turns):
+        reference = first.setdefault('train' in result['mode'], found)  # a training step beside a training step
+        if not found:
+            continue
+        result.update(
+            step_seconds=spread([step for step, _ in found]),
+            images_per_second=spread([result['batch'] / step for step, _ in found]),
+            share=spread([result['flops'] / step / rate for step, rate in found]),
+        )
+        if reference:  # round by round
+            result['ratio'] = spread([a / b for (a, _), (b, _) in zip(reference, found)])
+        other, reference = last[alike(result)]
+        if reference:
+            factor = result['flops'] / other['flops']
+            result['per_multiply_add'] = spread([factor * b / a for (a, _), (b, _) in zip(found, reference)])
 
 
 def table(results: list[dict]) -> str:
@@ -313,13 +289,8 @@ def table(results: list[dict]) -> str:
 
 def cases_of(models: list[str], sizes: list[int], batches: list[int], modes: list[str]) -> list[dict]:
     """Every model at every size and batch in every mode."""
-    return [
-        dict(name=name, size=size, batch=batch, mode=mode)
-        for name in models
-        for size in sizes
-        for batch in batches
-        for mode in modes
-    ]
+    keys = ('name', 'size', 'batch', 'mode')
+    return [dict(zip(keys, values)) for values in product(models, sizes, batches, modes)]
 
 
 def save(out: str, report: dict, lines: list[str]) -> None:
@@ -355,10 +326,7 @@ def main(argv=None):
     if not args.models:
         parser.error('Give models.')
     for mode in args.modes:
-        try:
-            parse_mode(mode)
-        except ValueError as error:
-            parser.error(str(error))
+        parse_mode(mode)
     torch.set_num_threads(args.threads)
     facts = machine()
     lines = [', '.join(f'{key}: {value}' for key, value in facts.items() if value), '']

@@ -17,8 +17,8 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 from xml.etree import ElementTree
@@ -105,7 +105,7 @@ def obtain(archive: Archive, folder: Path, page: str) -> Path:
         ConnectionError: If the download fails. What has arrived is kept, and the next call continues from there.
         ValueError: If its checksum is wrong.
     """
-    path = folder / archive.name
+    path, part = folder / archive.name, folder / f'{archive.name}{PART}'
     if path.exists():
         _check(archive, path)
         return path
@@ -114,7 +114,6 @@ def obtain(archive: Archive, folder: Path, page: str) -> Path:
             f'{path} is missing. Accept the terms on {page}, download {archive.name} there, put it into {folder} and '
             'run this command again.'
         )
-    part = folder / f'{archive.name}{PART}'
     folder.mkdir(parents=True, exist_ok=True)
     _download(archive.address, part)
     try:
@@ -143,13 +142,10 @@ def _check(archive: Archive, path: Path) -> None:
 def _download(url: str, part: Path) -> None:
     """Download into a file, from where an earlier download stopped."""
     start = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={'User-Agent': 'mmresattn'})
-    if start:
-        request.add_header('Range', f'bytes={start}-')
-    size = None
+    headers = {'User-Agent': 'mmresattn', **({'Range': f'bytes={start}-'} if start else {})}
     try:
         with (
-            urllib.request.urlopen(request, timeout=60) as response,
+            urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as response,
             progress.Progress(
                 *progress.Progress.get_default_columns(), progress.DownloadColumn(), progress.TransferSpeedColumn()
             ) as bar,
@@ -162,23 +158,13 @@ def _download(url: str, part: Path) -> None:
                 while chunk := response.read(2**20):
                     file.write(chunk)
                     bar.advance(task, len(chunk))
+            if response.length:  # what has not arrived
+                raise ConnectionError(f'it broke off after {part.stat().st_size:,} of {size:,} bytes')
     except urllib.error.HTTPError as error:
         if error.code != 416:  # nothing follows: the earlier download had all of it
             raise ConnectionError(f'{url} could not be downloaded: {error}.') from error
     except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
         raise ConnectionError(f'{url} could not be downloaded: {error}. The next try continues from here.') from error
-    if size is not None and part.stat().st_size != size:
-        raise ConnectionError(
-            f'{url} broke off after {part.stat().st_size:,} of {size:,} bytes. Run this command again.'
-        )
-
-
-@contextmanager
-def _told_by_name(archive: Path) -> Iterator[None]:
-    try:
-        yield
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f'{archive} is no whole archive ({error}). Delete it and run this command again.') from error
 
 
 def members(archive: Path, gigabytes: float) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
@@ -195,19 +181,22 @@ def members(archive: Path, gigabytes: float) -> Iterator[tuple[PurePosixPath, IO
         ValueError: If a path leads out of the archive, the content is larger or consists of more files than allowed, or
             the archive is damaged.
     """
-    left, count = int(gigabytes * GB), 0
-    with _told_by_name(archive):
-        for name, size, file in (_zip_members if zipfile.is_zipfile(archive) else _tar_members)(archive):
+    left = gigabytes * GB
+    entries = (_zip_members if zipfile.is_zipfile(archive) else _tar_members)(archive)
+    try:
+        for count, (name, size, file) in enumerate(entries, 1):
             path = PurePosixPath(name)
             if path.is_absolute() or '..' in path.parts or set(name) & set('\\:\0'):
                 raise ValueError(f'{archive} would write {name!r} outside of its folder: it is not the official one.')
-            left, count = left - size, count + 1
+            left -= size
             if left < 0 or count > MAX_FILES:
                 raise ValueError(
                     f'{archive} would unpack to more than {gigabytes:g} GB or {MAX_FILES:,} files: it is not the '
                     'official one.'
                 )
             yield path, file
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f'{archive} is no whole archive ({error}). Delete it and run this command again.') from error
 
 
 def _zip_members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
@@ -239,7 +228,7 @@ def unpack(folder: Path, gigabytes: float, *archives: Path, root: str = '') -> N
     """Unpack what lies in the folder ``root`` of each archive."""
     for archive in archives:
         for path, file in members(archive, gigabytes):
-            if not root or path.is_relative_to(root):
+            if path.is_relative_to(root):
                 save(file, folder / path.relative_to(root))
 
 
@@ -366,23 +355,22 @@ def prepare_cityscapes(folder: Path, gigabytes: float, *archives: Path) -> None:
         Image.fromarray(ids[np.asarray(Image.open(path))]).save(str(path).replace('_labelIds', '_labelTrainIds'))
 
 
-def prepare_ade20k(folder: Path, gigabytes: float, archive: Path) -> None:
-    """ADE20K as MIT's scene parsing challenge has it."""
-    unpack(folder, gigabytes, archive, root='ADEChallengeData2016')
+def in_splits(*patterns: str, **counts: int) -> dict[str, int]:
+    """How many files match each pattern in each split."""
+    return {pattern.format(split): count for pattern in patterns for split, count in counts.items()}
 
 
 TORONTO = 'https://www.cs.toronto.edu/~kriz'
 CELEBA_FILES = ('img_align_celeba.zip', 'list_attr_celeba.txt', 'list_eval_partition.txt')
 COCO = 'http://images.cocodataset.org'
 CALTECH = 'https://data.caltech.edu/records/65de6-vp158/files'
-PNG_FOLDERS = {'train/*/*.png': 50_000, 'test/*/*.png': 10_000}
 DATA_SETS = dict(
     cifar10=DataSet(
         folder='cifar10',
         page=f'{TORONTO}/cifar.html',
         archives=(Archive(f'{TORONTO}/cifar-10-binary.tar.gz', 'c32a1d4ab5d03f1284b67883e8d87530'),),
         prepare=prepare_cifar,
-        counts=PNG_FOLDERS,
+        counts=in_splits('{}/*/*.png', train=50_000, test=10_000),
         gigabytes=0.3,
     ),
     cifar100=DataSet(
@@ -390,7 +378,7 @@ DATA_SETS = dict(
         page=f'{TORONTO}/cifar.html',
         archives=(Archive(f'{TORONTO}/cifar-100-binary.tar.gz', '03b5dce01913d631647c71ecec9e9cb8'),),
         prepare=prepare_cifar,
-        counts=PNG_FOLDERS,
+        counts=in_splits('{}/*/*.png', train=50_000, test=10_000),
         gigabytes=0.3,
     ),
     svhn=DataSet(
@@ -398,7 +386,7 @@ DATA_SETS = dict(
         page='http://ufldl.stanford.edu/housenumbers',
         archives=tuple(Archive(url, md5) for url, _, md5 in map(SVHN.split_list.get, ('train', 'test'))),
         prepare=prepare_svhn,
-        counts={'train/*/*.png': 73_257, 'test/*/*.png': 26_032},
+        counts=in_splits('{}/*/*.png', train=73_257, test=26_032),
         gigabytes=0.5,
     ),
     cub200=DataSet(
@@ -406,7 +394,7 @@ DATA_SETS = dict(
         page='https://www.vision.caltech.edu/datasets/cub_200_2011',
         archives=(Archive(f'{CALTECH}/CUB_200_2011.tgz?download=1', '97eceeb196236b17998738112f37df78'),),
         prepare=prepare_cub,
-        counts={'train/*/*.jpg': 5_994, 'test/*/*.jpg': 5_794},
+        counts=in_splits('{}/*/*.jpg', train=5_994, test=5_794),
         gigabytes=3,
     ),
     dsb2018=DataSet(
@@ -414,9 +402,7 @@ DATA_SETS = dict(
         page='https://bbbc.broadinstitute.org/BBBC038',
         archives=(Archive('https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip'),),
         prepare=prepare_nuclei,
-        counts={
-            f'{kind}/{split}/*.png': n for kind in ('img_dir', 'ann_dir') for split, n in (('train', 268), ('val', 66))
-        },
+        counts=in_splits('img_dir/{}/*.png', 'ann_dir/{}/*.png', train=268, val=66),
         gigabytes=1,
     ),
     bccd=DataSet(
@@ -444,7 +430,7 @@ DATA_SETS = dict(
         page='https://image-net.org/challenges/LSVRC/2012',
         archives=tuple(Archive(name, md5) for name, md5 in map(ARCHIVE_META.get, ('train', 'val', 'devkit'))),
         prepare=prepare_imagenet,
-        counts={'train/*/*.JPEG': 1_281_167, 'val/*/*.JPEG': 50_000},
+        counts=in_splits('{}/*/*.JPEG', train=1_281_167, val=50_000),
         gigabytes=160,
     ),
     ade20k=DataSet(
@@ -456,12 +442,8 @@ DATA_SETS = dict(
                 '7328b3957e407ddae1d3cbf487f149ef',
             ),
         ),
-        prepare=prepare_ade20k,
-        counts={
-            f'{kind}/{split}/*.{end}': n
-            for kind, end in (('images', 'jpg'), ('annotations', 'png'))
-            for split, n in (('training', 20_210), ('validation', 2_000))
-        },
+        prepare=partial(unpack, root='ADEChallengeData2016'),  # of MIT's scene parsing challenge
+        counts=in_splits('images/{}/*.jpg', 'annotations/{}/*.png', training=20_210, validation=2_000),
         gigabytes=3,
     ),
     cityscapes=DataSet(
@@ -469,11 +451,7 @@ DATA_SETS = dict(
         page='https://www.cityscapes-dataset.com/downloads',
         archives=(Archive('leftImg8bit_trainvaltest.zip'), Archive('gtFine_trainvaltest.zip')),
         prepare=prepare_cityscapes,
-        counts={
-            f'{kind}/{split}/*/*_{end}.png': n
-            for kind, end in (('leftImg8bit', 'leftImg8bit'), ('gtFine', 'gtFine_labelTrainIds'))
-            for split, n in (('train', 2_975), ('val', 500))
-        },
+        counts=in_splits('leftImg8bit/{}/*/*_leftImg8bit.png', 'gtFine/{}/*/*_labelTrainIds.png', train=2_975, val=500),
         gigabytes=20,
     ),
     coco=DataSet(
@@ -530,7 +508,7 @@ def prepare(data: DataSet, out: Path, archives: Path) -> Path:
     return folder
 
 
-def parse_args(argv=None):
+def main(argv=None):
     parser = ArgumentParser(description='Prepare a data set: from its official archives to the folders of the configs.')
     parser.add_argument('name', choices=DATA_SETS, metavar='NAME', help=f'one of {", ".join(DATA_SETS)}')
     parser.add_argument(
@@ -540,11 +518,7 @@ def parse_args(argv=None):
         help='data root, as the configs know it; default: $MMRESATTN_DATA, or data',
     )
     parser.add_argument('--archives', type=Path, help='folder of the archives; default: archives in the data root')
-    return parser.parse_args(argv)
-
-
-def main(argv=None):
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     folder = prepare(DATA_SETS[args.name], args.out, args.archives or args.out / 'archives')
     print(f'{args.name} is in {folder}')
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-import mmresattn  # noqa: F401
 from mmresattn.apis import load_classifier, read_config
 from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.evaluation.report import make_report
 
 
-def parse_args(argv=None):
+def main(argv=None):
     parser = ArgumentParser(description='Write a report on a classifier as one HTML file.')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -24,11 +23,8 @@ def parse_args(argv=None):
     parser.add_argument('--max-images', type=int, help='report on so many images, drawn at random; default: all')
     parser.add_argument('--batch-size', type=int, default=32, help='images that run at once')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='change settings of the config: key=value')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
 
-
-def main(argv=None):
-    args = parse_args(argv)
     model, loader = load_classifier(args.config, args.checkpoint, args.cfg_options, args.max_images, split=args.split)
     page = make_report(
         model,

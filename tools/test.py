@@ -4,10 +4,9 @@ python tools/test.py configs/resattn/attention56_digits.py work_dirs/attention56
 """
 
 import mmengine
-import numpy as np
-import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import METRICS
+from mmengine.utils import apply_to
 
 from mmresattn.apis import add_common_arguments, build_runner, load_config
 from mmresattn.apis.command_line import ArgumentParser, run_tool
@@ -56,11 +55,7 @@ def add_tta(cfg):
 
 def plain(metrics):
     """Numbers and lists in place of tensors and arrays, such as the matrix of ConfusionMatrix."""
-    if isinstance(metrics, dict):
-        return {name: plain(value) for name, value in metrics.items()}
-    if isinstance(metrics, (list, tuple)):
-        return [plain(value) for value in metrics]
-    return metrics.tolist() if isinstance(metrics, (torch.Tensor, np.ndarray, np.generic)) else metrics
+    return apply_to(metrics, lambda value: hasattr(value, 'tolist'), lambda value: value.tolist())
 
 
 def main(argv=None):

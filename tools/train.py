@@ -4,14 +4,7 @@ python tools/train.py configs/resattn/attention56_digits.py
 python tools/train.py CONFIG --load-from CHECKPOINT --corrections FOLDER --use gate      # see docs/corrections.md
 """
 
-from mmresattn.apis import (
-    USES,
-    add_common_arguments,
-    build_runner,
-    load_config,
-    training_config,
-    use_mixed_precision,
-)
+from mmresattn.apis import USES, add_common_arguments, build_runner, load_config, training_config, use_mixed_precision
 from mmresattn.apis.command_line import ArgumentParser, run_tool
 
 

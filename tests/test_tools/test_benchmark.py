@@ -32,12 +32,13 @@ def test_exponents_of_powers():
 def test_ratios_are_of_neighbours():
     """A machine that gets four times slower in the middle changes times, and neither ratios nor shares."""
     first, other = [(1.0, 10.0), (4.0, 2.5), (1.0, 10.0)], [(2.0, 10.0), (8.0, 2.5), (2.0, 10.0)]
-    case = dict(name='a', size=4, batch=6, mode='eager')
-    found = benchmark.summary(case, dict(flops=5, memory=2**20), other, first)
+    results = [dict(name=name, size=4, batch=6, mode=name, flops=5, peak_bytes=2**20) for name in ('eager', 'tf32')]
+    benchmark.summarise(results, [first, other])
+    found = results[1]
     assert found['ratio'] == dict(median=0.5, low=0.5, high=0.5)
     assert found['share'] == dict(median=0.25, low=0.25, high=0.25)
     assert found['images_per_second'] == dict(median=3, low=1.875, high=3)
-    assert '| a | 4 | 6 | eager | 3 | 1.875 to 3 | 0.50 |  | 0.25 | 1.0 |' in benchmark.table([found])
+    assert '| tf32 | 4 | 6 | tf32 | 3 | 1.875 to 3 | 0.50 | 1.00 | 0.25 | 1.0 |' in benchmark.table([found])
 
 
 def test_rates_are_those_of_the_last_model_in_the_same_mode():
@@ -48,7 +49,7 @@ def test_rates_are_those_of_the_last_model_in_the_same_mode():
         dict(case, flops=10),
         dict(case, flops=5, size=8),
     ]
-    benchmark.add_rates(results, [[(4.0, 1), (8.0, 1)], [(1.0, 1)], [(1.0, 1), (2.0, 1)], []])
+    benchmark.summarise(results, [[(4.0, 1), (8.0, 1)], [(1.0, 1)], [(1.0, 1), (2.0, 1)], []])
     assert [result.get('per_multiply_add', {}).get('median') for result in results] == [0.75, 1, 1, None]
 
 

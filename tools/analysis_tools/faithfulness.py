@@ -18,7 +18,6 @@ from mmengine.dataset import default_collate
 from rich.console import Console
 from rich.progress import track
 
-import mmresattn  # noqa: F401
 from mmresattn.apis import load_classifier
 from mmresattn.apis.command_line import ArgumentParser, markdown_table, print_table, run_tool
 from mmresattn.datasets.attention_maps import read_attention_map
@@ -67,11 +66,6 @@ def summary(values):
     return values.mean().item(), values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
-def cell(values):
-    """The summary as text."""
-    return '{:.3f} ± {:.3f}'.format(*summary(values))
-
-
 def read_masks(dataset, folder):
     """The object of each image, at the size that the network gets; None where there is no file."""
     root = data_set_root(dataset)
@@ -114,7 +108,10 @@ def main(argv=None):
     )
     measures = [measure for measure in MEASURES if any(measure in values for values in found.values())]
     header = ['map', *(f'{measure} ({"less" if measure == "deletion" else "more"} is better)' for measure in measures)]
-    rows = [[short_name(name), *(cell(values[measure]) for measure in measures)] for name, values in found.items()]
+    rows = [
+        [short_name(name), *('{:.3f} ± {:.3f}'.format(*summary(values[measure])) for measure in measures)]
+        for name, values in found.items()
+    ]
     with_mask = '' if masks is None else f', {sum(mask is not None for mask in masks)} of them with a mask'
     title = (
         f'{Path(args.config).stem}, {len(loader.dataset)} {args.split} images{with_mask}, {args.steps} steps, '

@@ -16,17 +16,6 @@ from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.utils import count_multiply_adds, forward_images, input_channels, is_detector
 
 
-def parse_args(argv=None):
-    parser = ArgumentParser(description="Print parameters and multiply-adds of a config's model.")
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--shape', type=int, nargs='+', help="side, or height and width; default: the config's image")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='change settings of the config: key=value')
-    args = parser.parse_args(argv)
-    if args.shape and len(args.shape) > 2:
-        parser.error('--shape takes one side, or height and width.')
-    return args
-
-
 def image_size(cfg: Config) -> list[int]:
     """Height and width of the images of a config.
 
@@ -58,7 +47,14 @@ def left_out(model: nn.Module) -> str:
 
 
 def main(argv=None):
-    args = parse_args(argv)
+    parser = ArgumentParser(description="Print parameters and multiply-adds of a config's model.")
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--shape', type=int, nargs='+', help="side, or height and width; default: the config's image")
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='change settings of the config: key=value')
+    args = parser.parse_args(argv)
+    if args.shape and len(args.shape) > 2:
+        parser.error('--shape takes one side, or height and width.')
+
     cfg = read_config(args.config, args.cfg_options, needs_data=False)
     shape = args.shape or image_size(cfg)
     height, width = shape[0], shape[-1]

@@ -57,17 +57,13 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def load(args):
-    """The network, and batches of the training and the test images of the other data set, both as tested there."""
+def load(args, split):
+    """The network, and batches of images of the other data set, all as tested there."""
     data = read_config(args.data, args.data_options)
     options = dict(args.cfg_options or {})
     for name in ('train_dataloader', 'test_dataloader'):  # in place of the network's own data
         options[name] = {**data[name], '_delete_': True}
-    loaders = []
-    for split in ('train', 'test'):
-        model, loader = load_classifier(args.config, args.checkpoint, options, args.max_images, args.seed, split)
-        loaders.append(loader)
-    return model, *loaders
+    return load_classifier(args.config, args.checkpoint, options, args.max_images, args.seed, split)
 
 
 def extract(model, loader, stage, resize, title, console):
@@ -92,7 +88,7 @@ def extract(model, loader, stage, resize, title, console):
 def main(argv=None):
     args = parse_args(argv)
     console = Console()
-    model, train, test = load(args)
+    (_, train), (model, test) = load(args, 'train'), load(args, 'test')
     x, y = extract(model, train, args.features, args.resize, 'training images', console)
     test_x, test_y = extract(model, test, args.features, args.resize, 'test images', console)
     linear = Pipeline([('scale', StandardScaler()), ('linear', CLASSIFIERS[args.classifier](args.seed))])

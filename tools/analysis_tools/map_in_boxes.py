@@ -10,22 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-import mmresattn  # noqa: F401
 from mmresattn.apis import AttentionInferencer
 from mmresattn.apis.command_line import ArgumentParser, print_table, run_tool
 from mmresattn.evaluation import boxes_mask, mass_in_mask, pointing_game
 from mmresattn.visualization import REDUCTIONS
-
-
-def parse_args(argv=None):
-    parser = ArgumentParser(description='Measure how much of each attention map lies within boxes.')
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('boxes', type=Path, help="boxes in COCO's layout")
-    parser.add_argument('images', type=Path, help='folder of the images')
-    parser.add_argument('--classes', nargs='+', help='names of the classes whose boxes count; default: all')
-    parser.add_argument('--reduction', choices=REDUCTIONS, default=REDUCTIONS[0], help='of the channels')
-    return parser.parse_args(argv)
 
 
 def read_boxes(file, classes):
@@ -47,7 +35,15 @@ def read_boxes(file, classes):
 
 
 def main(argv=None):
-    args = parse_args(argv)
+    parser = ArgumentParser(description='Measure how much of each attention map lies within boxes.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('boxes', type=Path, help="boxes in COCO's layout")
+    parser.add_argument('images', type=Path, help='folder of the images')
+    parser.add_argument('--classes', nargs='+', help='names of the classes whose boxes count; default: all')
+    parser.add_argument('--reduction', choices=REDUCTIONS, default=REDUCTIONS[0], help='of the channels')
+    args = parser.parse_args(argv)
+
     images = read_boxes(args.boxes, args.classes)
     inferencer = AttentionInferencer(args.config, args.checkpoint)
     paths = [str(args.images / name) for name in images]

@@ -15,7 +15,6 @@ from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import track
 
-import mmresattn  # noqa: F401
 from mmresattn.apis import load_classifier
 from mmresattn.apis.command_line import ArgumentParser, markdown_table, print_table, run_tool
 from mmresattn.evaluation import adversarial_accuracy

@@ -9,16 +9,8 @@ and data/bccd/red_{train,val,test}.csv, the numbers of red cells.
 import json
 from pathlib import Path
 
-import mmresattn  # noqa: F401
 from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.datasets.box_captions import describe_cells
-
-
-def parse_args(argv=None):
-    parser = ArgumentParser(description='Write captions and counts of the BCCD blood cells from their boxes.')
-    parser.add_argument('folder', type=Path, help='with annotations/{train,val,test}.json')
-    parser.add_argument('--out', type=Path, help='folder to write into; default: FOLDER')
-    return parser.parse_args(argv)
 
 
 def captions_of(file, split, first):
@@ -43,7 +35,11 @@ def captions_of(file, split, first):
 
 
 def main(argv=None):
-    args = parse_args(argv)
+    parser = ArgumentParser(description='Write captions and counts of the BCCD blood cells from their boxes.')
+    parser.add_argument('folder', type=Path, help='with annotations/{train,val,test}.json')
+    parser.add_argument('--out', type=Path, help='folder to write into; default: FOLDER')
+    args = parser.parse_args(argv)
+
     out = args.out or args.folder
     images = []
     for split in ('train', 'val', 'test'):

@@ -5,23 +5,19 @@ python tools/dataset_converters/caption_vocabulary.py configs/captioning/sat-sof
 
 from mmengine.config import DictAction
 
-import mmresattn  # noqa: F401
 from mmresattn.apis import read_config
 from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.datasets import KarpathyCaptions
 from mmresattn.models.captioners import Vocabulary
 
 
-def parse_args(argv=None):
+def main(argv=None):
     parser = ArgumentParser(description='Write the vocabulary of a captioner from its training captions.')
     parser.add_argument('config', help='config file, whose model.vocabulary is the file to write')
     parser.add_argument('--min-count', type=int, default=1, help='how often a word must occur')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='settings of the config: key=value')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
 
-
-def main(argv=None):
-    args = parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     path, size = cfg.model.get('vocabulary'), cfg.model.get('num_words')
     if not isinstance(path, str):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmpretrain.models import BaseClassifier
@@ -130,21 +130,6 @@ def finished(file: Path) -> Iterator[Path]:
             os.replace(part, file.with_name(part.name))
 
 
-def runtime(file: Path, threads: int):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
-
-
-def untraced(images: Tensor, static: bool = False) -> list[Tensor]:
-    """Random images to compare on: of other batches and sizes, unless the sizes are fixed."""
-    batch, channels, height, width = images.shape
-    shapes = [(batch, height, width)] if static else [(1, height, width), (3, height + 32, width + 7)]
-    return [torch.randn(n, channels, h, w) for n, h, w in shapes]
-
-
 def compare(
     run: Callable[[Tensor], Sequence], model: nn.Module, names: Sequence[str], batches: Sequence[Tensor],
     tolerance: float = 1e-3,
@@ -180,10 +165,14 @@ def compare(
     return worst
 
 
-def onnx_call(file: Path) -> Callable[[Tensor], list[np.ndarray]]:
-    """An ONNX file as a function of images."""
-    run = runtime(file, torch.get_num_threads())
-    return lambda images: run.run(None, {'images': images.cpu().numpy()})
+def onnx_call(file: Path) -> Callable[..., list[np.ndarray]]:
+    """An ONNX file as a function of images, and of the names of its outputs to give (default: all)."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
+    return lambda images, outputs=None: session.run(outputs, {'images': np.asarray(images)})
 
 
 def folder_batches(model: BaseModel, pipeline: ImagePipeline, folder: str, count: int) -> list[np.ndarray]:
@@ -240,12 +229,10 @@ def quantise(file: Path, target: Path, images: list[np.ndarray]) -> None:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.left = iter(images)
+        left = iter([{'images': batch} for batch in images])
 
         def get_next(self) -> dict | None:
-            batch = next(self.left, None)
-            return None if batch is None else {'images': batch}
+            return next(self.left, None)
 
     prepared = target.with_suffix('.prepared.onnx')
     quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)
@@ -258,15 +245,14 @@ def quantise(file: Path, target: Path, images: list[np.ndarray]) -> None:
     prepared.unlink()
 
 
-def accuracy(run, data: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Share of images whose highest score is at the label, in percent."""
-    right = [run.run(['logits'], {'images': images})[0].argmax(1) == labels for images, labels in data]
-    return 100 * float(np.concatenate(right).mean())
+def classes(run: Callable, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The class of the highest score for each image (of segmenters: for each pixel), by batch."""
+    return [run(batch)[0].argmax(1) for batch in images]
 
 
-def speed(calls: dict, images: int, rounds: int = 7) -> dict[str, float]:
-    """Images per second of each call, the median of rounds in which they take turns."""
-    return {name: images / float(np.median(seconds)) for name, seconds in time_in_turns(calls, rounds).items()}
+def agreement(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
+    """Share of images (of segmenters: of their pixels) that get the expected class, in percent."""
+    return 100 * float(np.mean([np.mean(a == b) for batches in zip(found, expected) for a, b in zip(*batches)]))
 
 
 def torch_call(model: nn.Module, images: Tensor):
@@ -294,20 +280,6 @@ def openvino_calls(file: Path, images: Tensor) -> dict:
         request = core.compile_model(model, 'CPU', options).create_infer_request()
         calls[f'openvino, {precision}'] = lambda request=request: request.infer({0: images.cpu().numpy()})
     return calls
-
-
-def model_to_export(cfg: Config, checkpoint: str | None) -> BaseModel:
-    """The model of a config in evaluation mode, for which no data is needed."""
-    model = build_model(cfg, checkpoint)
-    if checkpoint is None:
-        model.init_weights()
-    return revert_sync_batchnorm(model).eval()
-
-
-def agreement(runs: dict, images: list[np.ndarray]) -> float:
-    """Share of images for which INT8 and float32 give the same class (of segmenters: of pixels), in percent."""
-    first, second = ([run.run(None, {'images': batch})[0].argmax(1) for batch in images] for run in runs.values())
-    return 100 * float(np.mean([np.mean(a == b) for a, b in zip(first, second)]))
 
 
 def parse_args(argv=None):
@@ -366,25 +338,30 @@ def main(argv=None):
         model, loader = load_classifier(args.config, checkpoint, options, args.calibration, split='train')
         calibration = [image[None] for images, _ in batches(model.cpu(), loader) for image in images]
     if not data and not calibration:
-        model = model_to_export(cfg, checkpoint)
-    size = tuple(args.size)
+        model = build_model(cfg, checkpoint)
+        if checkpoint is None:
+            model.init_weights()
+    model = revert_sync_batchnorm(model).eval()
+    channels, (height, width) = input_channels(model), args.size
     if args.int8 and args.calibration:
         pipeline = ImagePipeline(cfg, getattr(model, '_trained_for', {}).get('input_size'))
         calibration = folder_batches(model, pipeline, args.int8, args.calibration)
     if args.int8 is not None and not args.calibration:
-        shape = (args.batch if args.static else 1, input_channels(model), *size)
+        shape = (args.batch if args.static else 1, channels, height, width)
         calibration = [np.random.default_rng(0).standard_normal(shape, 'float32')]
     if args.static:
         data = data and list(zip(*(in_batches(arrays, args.batch) for arrays in zip(*data))))
         calibration = calibration and in_batches(calibration, args.batch)
-    images = torch.randn(args.batch if args.static else 2, input_channels(model), *size)
+    images = torch.randn(args.batch if args.static else 2, channels, height, width)
     names = maps_of_images(model, images, args.maps)
     if is_detector(model):
         print('Backbone and neck of the detector are exported. Its heads and the suppression of boxes need MMDeploy.')
-    others = untraced(images, args.static)
+    shapes = [images.shape] if args.static else [(1, channels, height, width), (3, channels, height + 32, width + 7)]
+    others = [torch.randn(shape) for shape in shapes]  # not those that were traced, unless the sizes are fixed
     with finished(args.out) as file:
         program = export(model, images, file, names, args.static)
-        worst = compare(onnx_call(file), model, names, others)
+        runs = {'onnx': onnx_call(file)}
+        worst = compare(runs['onnx'], model, names, others)
     print(f'{args.out}: differs from the model by at most {worst:.2g}')
     if args.torch_export:
         target = args.out.with_suffix('.pt2')
@@ -392,34 +369,32 @@ def main(argv=None):
             torch.export.save(program, file)
             worst = compare(torch.export.load(file).module(), model, names, others)
         print(f'{target}: differs from the model by at most {worst:.2g}')
-    runs = {'onnx': runtime(args.out, torch.get_num_threads())}
     if args.int8 is not None:
         int8 = args.out.with_suffix('.int8.onnx')
         with finished(int8) as file:
             quantise(args.out, file, calibration)
-            runtime(file, 1)
-        runs['int8'] = runtime(int8, torch.get_num_threads())
+            runs['int8'] = onnx_call(file)
         sizes = [f'{path.stat().st_size / 2**20:.3g} MiB' for path in (int8, args.out)]
         print(f'{int8}: {sizes[0]}, in float32 {sizes[1]}')
         if args.calibration and not is_detector(model):
-            share = agreement(runs, calibration)
-            print(
-                f'int8: the class of float32 in {share:.2f} % of {sum(map(len, calibration))} images of the calibration'
-            )
+            share = agreement(*(classes(run, calibration) for run in runs.values()))
+            number = sum(map(len, calibration))
+            print(f'int8: the class of float32 in {share:.2f} % of {number} images of the calibration')
     if args.images:
+        tested, labels = zip(*data)
         for name, run in runs.items():
-            print(f'{name}: {accuracy(run, data):.2f} % of {sum(len(labels) for _, labels in data)} images')
+            print(f'{name}: {agreement(classes(run, tested), labels):.2f} % of {sum(map(len, labels))} images')
     if args.speed:
-        images = torch.randn(args.speed, input_channels(model), *size)
+        images = torch.randn(args.speed, channels, height, width)
         calls = {'eager, channels-last': torch_call(model, images), 'accelerate': torch_call(accelerate(model), images)}
         if has_fast_bfloat16():
             dtype = torch.bfloat16
             calls['accelerate, bfloat16'] = torch_call(accelerate(model, dtype=dtype), images.to(dtype))
         for name, run in runs.items():
-            calls[name] = lambda run=run: run.run(['logits'], {'images': images.cpu().numpy()})
+            calls[name] = lambda run=run: run(images, ['logits'])
         calls.update(openvino_calls(args.out, images))
-        for name, found in speed(calls, args.speed).items():
-            print(f'{name}: {found:.4g} images/s at batch {args.speed}')
+        for name, seconds in time_in_turns(calls, rounds=7).items():
+            print(f'{name}: {args.speed / np.median(seconds):.4g} images/s at batch {args.speed}')
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.registry import TRANSFORMS, DefaultScope
+from mmengine.registry import DefaultScope
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
 from mmresattn.apis import build_model
@@ -22,26 +22,6 @@ from mmresattn.weights.pretrained_trunk import LAYOUTS, Source, holders, plain_n
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 HALF = dict(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)
-
-
-def parse_args(argv=None):
-    parser = ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('source', metavar='SOURCE', help='file, address, torchvision://, mmpretrain:: or timm::')
-    parser.add_argument('out', type=Path, metavar='OUT', help='checkpoint to write (.pth)')
-    parser.add_argument(
-        '--arch',
-        choices=list(ARCHITECTURES),
-        metavar='ARCH',
-        help='name of an architecture (default: the smallest that holds the source)',
-    )
-    parser.add_argument('--prefix', help='of the names of the network, where the file has several')
-    parser.add_argument('--images', nargs='+', default=[], help='photographs to compare on (default: random pixels)')
-    parser.add_argument('--mean', type=float, nargs=3, help='of the pixels, R G B (default: those of the source)')
-    parser.add_argument('--std', type=float, nargs=3, help='of the pixels, R G B (default: those of the source)')
-    parser.add_argument(
-        '--classes', type=Path, help='text file of class names, one a line (default: of 1000, ImageNet)'
-    )
-    return parser, parser.parse_args(argv)
 
 
 def preprocessing(source: Source) -> dict:
@@ -72,20 +52,32 @@ def images_of(paths: list[str], model: torch.nn.Module) -> torch.Tensor:
     """Photographs as the classifier takes them (N, 3, 224, 224), or four images of random pixels."""
     if not paths:
         return torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    steps = [
-        dict(type='LoadImageFromFile'),
-        dict(type='ResizeEdge', scale=256, edge='short'),
-        dict(type='CenterCrop', crop_size=224),
-        dict(type='PackInputs'),
-    ]
+    resize = dict(type='ResizeEdge', scale=256, edge='short')
+    crop = dict(type='CenterCrop', crop_size=224)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        pipeline = Compose([TRANSFORMS.build(step) for step in steps])
+        pipeline = Compose([dict(type='LoadImageFromFile'), resize, crop, dict(type='PackInputs')])
         data = [pipeline(dict(img_path=path)) for path in paths]
     return model.data_preprocessor(dict(inputs=[sample['inputs'] for sample in data]))['inputs']
 
 
 def main(argv=None):
-    parser, args = parse_args(argv)
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('source', metavar='SOURCE', help='file, address, torchvision://, mmpretrain:: or timm::')
+    parser.add_argument('out', type=Path, metavar='OUT', help='checkpoint to write (.pth)')
+    parser.add_argument(
+        '--arch',
+        choices=list(ARCHITECTURES),
+        metavar='ARCH',
+        help='name of an architecture (default: the smallest that holds the source)',
+    )
+    parser.add_argument('--prefix', help='of the names of the network, where the file has several')
+    parser.add_argument('--images', nargs='+', default=[], help='photographs to compare on (default: random pixels)')
+    parser.add_argument('--mean', type=float, nargs=3, help='of the pixels, R G B (default: those of the source)')
+    parser.add_argument('--std', type=float, nargs=3, help='of the pixels, R G B (default: those of the source)')
+    parser.add_argument(
+        '--classes', type=Path, help='text file of class names, one a line (default: of 1000, ImageNet)'
+    )
+    args = parser.parse_args(argv)
     try:
         if not args.out.resolve().parent.is_dir():
             raise FileNotFoundError(f'There is no folder {args.out.resolve().parent} to write {args.out.name} to.')

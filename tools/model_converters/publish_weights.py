@@ -14,7 +14,7 @@ from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.weights import publish
 
 
-def parse_args(argv=None):
+def main(argv=None):
     parser = ArgumentParser(description='Write the weights of a checkpoint in half precision as safetensors.')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='path or address of the checkpoint')
@@ -29,11 +29,7 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.out.suffix != '.safetensors':
         parser.error('out must end in .safetensors.')
-    return args
 
-
-def main(argv=None):
-    args = parse_args(argv)
     cfg = Config.fromfile(args.config)
     model = build_model(cfg, args.checkpoint)
     about_data, size = model._dataset_meta, args.input_size

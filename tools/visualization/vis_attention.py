@@ -11,7 +11,6 @@ python tools/visualization/vis_attention.py CONFIG CHECKPOINT --indices 3 50    
 
 from mmengine.config import DictAction
 
-import mmresattn  # noqa: F401
 from mmresattn.apis import AttentionInferencer, existing_indices, load_data_set, read_config
 from mmresattn.apis.command_line import ArgumentParser, print_table, run_tool
 from mmresattn.models.layers import attention_maps
@@ -72,10 +71,6 @@ def parse_args(argv=None):
     return args
 
 
-def print_layers(model):
-    print_table('Attention maps', ('layer', 'kind'), [(name, tap.kind) for name, tap in attention_maps(model).items()])
-
-
 def draw_test_images(inferencer, config, args):
     """A row for each image: what the network gets, and its maps over it."""
     dataset = load_data_set(config)
@@ -99,7 +94,8 @@ def main(argv=None):
     config = read_config(args.config, args.cfg_options, needs_data=False)
     inferencer = AttentionInferencer(config, args.checkpoint, args.device, args.classes)
     if args.list_layers:
-        return print_layers(inferencer.model)
+        rows = [(name, tap.kind) for name, tap in attention_maps(inferencer.model).items()]
+        return print_table('Attention maps', ('layer', 'kind'), rows)
     if args.image is None:
         return draw_test_images(inferencer, config, args)
     if args.masks:

@@ -5,25 +5,21 @@ python tools/visualization/vis_caption.py CONFIG CHECKPOINT photo.jpg --out-dir 
 
 from pathlib import Path
 
-import mmresattn  # noqa: F401
 from mmresattn.apis import AttentionInferencer
 from mmresattn.apis.command_line import ArgumentParser, run_tool
 from mmresattn.models.captioners import ShowAttendTell
 from mmresattn.visualization import ImageSources, caption_figure, maps_in_view, save_figure, show_image
 
 
-def parse_args(argv=None):
+def main(argv=None):
     parser = ArgumentParser(description='Tell what is on photographs, and draw where the network looks.')
     parser.add_argument('config', help='config file of a captioner')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('images', nargs='+', help='photographs, or folders of them')
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/captions'), help='folder for the figures')
     parser.add_argument('--suffix', choices=('.png', '.svg', '.pdf'), default='.png', help='format of the figures')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
 
-
-def main(argv=None):
-    args = parse_args(argv)
     inferencer = AttentionInferencer(args.config, args.checkpoint)
     if not isinstance(inferencer.model, ShowAttendTell):
         raise ValueError(f'{args.config} is of a {type(inferencer.model).__name__}; expected a ShowAttendTell.')
