@@ -120,6 +120,10 @@ class ImagePipeline:
             image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         return image.astype(np.float32) if getattr(load, 'to_float32', False) else image
 
+    def read(self, source: str | Path) -> np.ndarray:
+        """The image of a file, as the config's loading step gives it. Arguments and errors are those of a call."""
+        return self._read(str(source))['img']
+
     def _read(self, path: str) -> dict:
         path = os.path.expanduser(path)
         if '://' not in path and not os.path.lexists(path):
