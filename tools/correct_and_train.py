@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mmresattn.apis import build_model, build_runner, latest_checkpoint, training_config
 from mmresattn.apis.command_line import ArgumentParser, markdown_table, run_tool
-from mmresattn.apis.corrections import continued
+from mmresattn.apis.corrections import USES, continued
 from mmresattn.datasets.image_files import find_image_files
 from mmresattn.datasets.strokes import paint
 from mmresattn.editor import AttentionEditor
@@ -400,7 +400,6 @@ def values(result: dict, split: str, key: str) -> np.ndarray:
 
 
 CASE = ('marker', 'lr', 'use', 'count', 'wrong_place')  # rows of the tables
-USES = ('augment', 'gradient_penalty', 'map_loss', 'gate')
 NAMES = dict(
     before='before',
     nothing='"nothing": trained on without corrections',
@@ -506,7 +505,7 @@ def main(argv=None) -> None:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--work-dir', default='work_dirs/correct_and_train', help='what is done is read from it')
     parser.add_argument('--markers', nargs='+', choices=MARKERS, default=list(MARKERS))
-    parser.add_argument('--uses', nargs='+', choices=USES, default=USES)
+    parser.add_argument('--uses', nargs='+', choices=USES, default=list(USES))
     parser.add_argument('--counts', type=int, nargs='+', default=[10, 20, 50, 100, 200], help='corrected photographs')
     parser.add_argument('--lr', type=float, help='at which the marker is learnt; default: that of the config')
     parser.add_argument('--measured', action='store_true', help='train nothing: only what is in the work dir')

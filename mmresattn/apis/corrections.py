@@ -7,6 +7,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..datasets import Corrections, LoadCorrection, innermost_data_sets
 from ..datasets.attention_maps import moves_pixels
+from ..utils import type_name
 
 USES = {
     'gate': 'pixels that look like what was erased are replaced by noise before the network sees them',
@@ -14,7 +15,7 @@ USES = {
     'gradient_penalty': 'the network is penalised for being sensitive to what was erased (right for the right reasons)',
     'map_loss': 'the map of an Attention Branch Network is pulled towards the corrected one',
 }
-"""What corrections can be used for, and what each use does: the editor and ``--help`` show it."""
+"""What corrections can be used for, and what each use does: ``--help`` and the editor show it, the first as advised."""
 EPOCHS = 2
 LR_FACTOR = 0.25
 
@@ -52,7 +53,7 @@ def training_config(
     model = cfg.model
     layer = None
     if use == 'map_loss':
-        if not str(model.head.get('type')).endswith('AttentionBranchHead') or 'neck.map' not in found.layers:
+        if use not in available_uses(model) or 'neck.map' not in found.layers:
             raise ValueError(
                 'map_loss needs an AttentionBranchNetwork and corrections of its map, neck.map; the config has a '
                 f'{model.type}, and {found.folder} has corrections of {", ".join(found.layers) or "no maps"}. '
@@ -70,6 +71,12 @@ def training_config(
     if use != 'gate':
         cfg.train_dataloader.sampler = dict(type='CorrectedSampler', corrections=folder, shuffle=True)
     return cfg
+
+
+def available_uses(model: dict) -> dict[str, str]:
+    """The part of ``USES`` that fits the classifier of a config: ``map_loss`` needs an attention branch."""
+    branch = type_name(model.get('head') or {}) == 'AttentionBranchHead'
+    return {use: text for use, text in USES.items() if use != 'map_loss' or branch}
 
 
 def continued(config: str | Path | Config, checkpoint: str | Path, epochs: int = EPOCHS) -> Config:

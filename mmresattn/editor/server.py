@@ -21,12 +21,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ..apis.corrections import available_uses
 from ..datasets.correction_log import ReplacedMeanwhile
 from ..datasets.strokes import paint, raster_shape
 from ..visualization import colour_table, short_name
 from .security import Guard, is_loopback
 from .session import AttentionEditor
-from .training import Training, available_uses
+from .training import Training
 
 STATIC = Path(__file__).parent / 'static'
 THUMBNAIL, THUMBNAILS = 112, 1000  # pixels on the longer side; how many are kept, some kilobytes each
@@ -67,7 +68,7 @@ class Api:
             images=str(editor.images),
             out=str(editor.out),
             notes=editor.notes(),
-            uses=available_uses(editor.inferencer.config.model.type),
+            uses=available_uses(editor.inferencer.config.model),
             colours={name: base64.b64encode(colour_table(name).tobytes()).decode() for name in COLOURS},
         )
 

@@ -11,17 +11,12 @@ from subprocess import DEVNULL, STDOUT, Popen
 
 from mmengine.config import Config
 
-from ..apis.corrections import USES, training_config
+from ..apis.corrections import available_uses, training_config
 from .session import AttentionEditor
 
 PROGRESS = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\]|Iter\(train\)\s+\[\s*(\d+)/(\d+)\]')
 LOG_LINES = 200
 STOPPED = 75  # exit status of a training that was told to stop and saved a checkpoint
-
-
-def available_uses(model_type: str) -> dict[str, str]:
-    """What corrections can do for a network, in a line each, the recommended use first."""
-    return {use: text for use, text in USES.items() if use != 'map_loss' or model_type == 'AttentionBranchNetwork'}
 
 
 class Training:
@@ -49,7 +44,7 @@ class Training:
             ValueError: If one runs already, or the corrections cannot be used so.
         """
         editor = self.editor
-        if use not in available_uses(editor.inferencer.config.model.type):
+        if use not in available_uses(editor.inferencer.config.model):
             raise ValueError(f'The corrections cannot be used as {use!r} for this network.')
         with self._lock:
             if self.state in ('training', 'comparing'):

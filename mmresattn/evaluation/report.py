@@ -88,7 +88,7 @@ def make_report(
 
     These are the worst mistakes, which are the wrong answers of the greatest confidence, and the least sure answers,
     which are those whose two greatest scores differ least. Beside each stand its attention maps, or Grad-CAM where the
-    network has none; and where a network has a map named ``gate``, what that map let the network see.
+    network has none; of a :class:`~mmresattn.models.classifiers.GatedClassifier` what its gate let the network see.
 
     Args:
         model (BaseModel): Classifier of one label per image, in evaluation mode.

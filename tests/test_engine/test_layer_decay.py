@@ -6,7 +6,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
 from torch import nn
 
-from mmresattn.models import AttentionResNet, ResidualAttentionNet, SEBNInception
+from mmresattn.models import AttentionResNet, CIFARDenseNet, CIFARWideResNet, ResidualAttentionNet, SEBNInception
 
 TINY = dict(
     type='ResidualAttentionNet',
@@ -158,6 +158,8 @@ def test_segmenters():
     [
         (lambda: AttentionResNet(18, attention=dict(type='SqueezeExcitation')), 'conv1.', 'layer4.1.', 8),
         (lambda: SEBNInception(), 'stem.', 'stage3.5b', 10),
+        (lambda: CIFARWideResNet(16, widen_factor=1), 'stem.', 'stage3.1.', 6),
+        (lambda: CIFARDenseNet(10, growth_rate=2), 'stem.', 'stage3.block.', 5),
         (lambda: ResidualAttentionNet('attention452-cifar', out_indices=(0, 1, 2)), 'stem.', 'stage3.unit2.', 24),
     ],
 )  # fmt: skip

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..layers import norm_relu
 from ..layers.checks import check_each_stage, check_frozen_stages, check_images, check_integers, stage_indices
 from .attention_places import AttentionPlaces, resolve_attention
-from .stages import INIT_CFG, MendedResNet, Staged
+from .stages import INIT_CFG, LayerDepth, MendedResNet, Staged
 
 
 def _blocks(name: str, depth: int, step: int, rest: int) -> int:
@@ -108,7 +108,7 @@ class CIFARResNeXt(_ThreeStages, ResNeXt, ResNet_CIFAR):
         super().__init__(depth, groups=groups, width_per_group=width_per_group, **kwargs)
 
 
-class _PreActNet(Staged, BaseModule):
+class _PreActNet(LayerDepth, Staged, BaseModule):
     """A convolution, then ``stage1`` to ``stage3``; the last one is followed by ``norm``, a normalisation and a ReLU.
 
     Subclasses fill in the ``stages``. The options are those of :class:`ResidualAttentionNet`.
@@ -154,6 +154,9 @@ class _PreActNet(Staged, BaseModule):
             if i in self.out_indices:
                 outs.append(self.norm(x) if i == 2 else x)
         return tuple(outs)
+
+    def _is_deepest(self, name: str) -> bool:
+        return name.startswith('norm.')
 
     def _frozen_modules(self) -> list[nn.Module]:
         closing = [self.norm] if self.frozen_stages == 3 and hasattr(self, 'norm') else []

@@ -31,6 +31,7 @@ def spatial_attention(x: Tensor) -> Tensor:
     return F.instance_norm(x).sigmoid()
 
 
+# By their names in configs. Of these, ResidualAttention takes those that are 1/2 at zero.
 MASK_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     'mixed': mixed_attention,
     'channel': channel_attention,
@@ -45,7 +46,7 @@ def interpolate(x: Tensor, like: Tensor) -> Tensor:
 
 
 class SoftMaskBranch(nn.Module):
-    """Bottom-up top-down branch that gives the mask before its activation. Paper, figure 2; official prototxt.
+    """Bottom-up top-down branch that gives the mask before its activation. Paper, Figure 2; official prototxt.
 
     Going down, each level is a 3x3 max pooling of stride 2 and ``r`` units; the lowest has ``bottom_units``. Going up,
     the map is interpolated to the size of the level above, the skip unit of that level is added and ``r`` units
@@ -109,7 +110,7 @@ class SoftMaskBranch(nn.Module):
 
 
 class AttentionModule(nn.Module):
-    """Attention module: ``p`` units, trunk and soft mask branch side by side, their product, ``p`` units.
+    """Attention module (paper, Figure 2): ``p`` units, trunk beside soft mask branch, their product, ``p`` units.
 
     With attention residual learning the output before the last units is ``(1 + M) * T`` (paper, equation 3), without
     it ``M * T`` (naive attention learning). The mask ``M`` passes the :class:`AttentionMap` ``map``.

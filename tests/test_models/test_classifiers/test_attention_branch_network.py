@@ -27,6 +27,13 @@ BACKBONES = {
     'timm resnet': dict(type='TIMMBackbone', model_name='test_resnet'),
     'timm efficientnet': dict(type='TIMMBackbone', model_name='test_efficientnet'),
     'timm convnext': dict(type='TIMMBackbone', model_name='test_convnext'),
+    'AttentionResNet': dict(
+        type='AttentionResNet',
+        depth=18,
+        base_channels=4,
+        stem_channels=4,
+        attention=dict(type='SqueezeExcitation', ratio=2),
+    ),
     'CIFARResNet': dict(type='CIFARResNet', depth=8, base_channels=4, stem_channels=4),
     'CIFARResNeXt': dict(type='CIFARResNeXt', depth=11, groups=2, width_per_group=4),
     'CIFARWideResNet': dict(type='CIFARWideResNet', depth=10, widen_factor=1, drop_rate=0.0),
