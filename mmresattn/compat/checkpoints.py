@@ -39,11 +39,19 @@ def _guarded(load):
 def initialize(self: PretrainedInit, module: nn.Module) -> None:
     """What ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)`` does.
 
+    A child of the module of which the file has nothing, while it has others, keeps its own initialisation. The log says
+    so.
+
     Raises:
         CheckpointError: If the file is one of another network, or has none under ``prefix``.
     """
     checkpoint = read_checkpoint(self.checkpoint, self.map_location)
     how = 'Give the checkpoint of this network, and as prefix the name of this part in it.'
-    load_weights(module, checkpoint, self.checkpoint, prefix=self.prefix or '', fine_tune=True, how=how)
+    prefix = f'{self.prefix.rstrip(".")}.' if self.prefix else ''
+    names = [name.removeprefix(prefix) for name in checkpoint['state_dict'] if name.startswith(prefix)]
+    given = {name.partition('.')[0] for name in names}
+    children = [name for name, child in module.named_children() if child.state_dict()]
+    new = [name for name in children if name not in given] if given.intersection(children) else ()
+    load_weights(module, checkpoint, self.checkpoint, prefix=prefix, new=new, fine_tune=True, how=how)
     if hasattr(module, '_params_init_info'):
         update_init_info(module, init_info=self._get_init_info())

@@ -219,6 +219,21 @@ def test_K1_2_pretrained_of_another_net_or_prefix_is_an_error(tmp_path, width, p
         assert not differing_tensors(net.state_dict(), before)
 
 
+def test_pretrained_leaves_a_new_part_as_it_is_and_says_so(tmp_path, monkeypatch):
+    """As MMEngine's own does: a network with one more child, here a classifier, starts from a file without it."""
+    path = str(tmp_path / 'net.pth')
+    torch.save(Backbone().state_dict(), path)
+    net = Backbone(init_cfg=dict(type='Pretrained', checkpoint=path))
+    net.classifier = nn.Linear(4, 2)
+    before = net.classifier.weight.detach().clone()
+    logged = []
+    monkeypatch.setattr('mmresattn.weights.fitting.print_log', lambda text, **kwargs: logged.append(text))
+    net.init_weights()
+    assert torch.equal(net.classifier.weight, before)
+    assert torch.equal(net.stem.weight, torch.load(path)['stem.weight'])
+    assert logged == [f'Not from {path}, but freshly initialised: classifier.']
+
+
 @pytest.mark.parametrize('change', ['missing', 'shape', 'NaN', 'layers'])
 def test_K1_3_a_refused_checkpoint_leaves_the_model_as_it_was(change):
     torch.manual_seed(0)
