@@ -218,11 +218,12 @@ def in_batches(arrays: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
     return np.split(rows[: len(rows) // size * size], len(rows) // size)
 
 
-def quantise(file: Path, target: Path, images: list[np.ndarray]) -> None:
+def quantise(file: Path, target: Path, images: list[np.ndarray], reduce_range: bool = False) -> None:
     """Static INT8 by ONNX Runtime: convolutions and products in 8 bits, a scale for each channel of the weights.
 
-    The first convolution stays in float: on CIFAR-10 it alone would cost most of what accuracy is lost. Weights have 7
-    bits: with 8, sums overflow in silence on CPUs without VNNI instructions, and answers are others there.
+    The first convolution stays in float: on CIFAR-10 it alone would cost most of what accuracy is lost. On CPUs without
+    VNNI instructions sums of 8-bit products overflow in silence; with ``reduce_range`` weights have 7 bits and they do
+    not.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -240,7 +241,7 @@ def quantise(file: Path, target: Path, images: list[np.ndarray]) -> None:
     quantize_static(
         str(prepared), str(target), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=['Conv', 'Gemm', 'MatMul'],
-        nodes_to_exclude=[stem], reduce_range=True,
+        nodes_to_exclude=[stem], reduce_range=reduce_range,
     )  # fmt: skip
     prepared.unlink()
 
@@ -301,6 +302,9 @@ def parse_args(argv=None):
     )  # fmt: skip
     parser.add_argument(
         '--calibration', type=int, default=256, help='images that set the ranges of INT8; 0: noise, for its speed alone'
+    )
+    parser.add_argument(
+        '--reduce-range', action='store_true', help='of INT8: weights in 7 bits, for CPUs without VNNI instructions'
     )
     parser.add_argument('--images', type=int, help='measure the accuracy on so many test images')
     parser.add_argument(
@@ -372,7 +376,7 @@ def main(argv=None):
     if args.int8 is not None:
         int8 = args.out.with_suffix('.int8.onnx')
         with finished(int8) as file:
-            quantise(args.out, file, calibration)
+            quantise(args.out, file, calibration, args.reduce_range)
             runs['int8'] = onnx_call(file)
         sizes = [f'{path.stat().st_size / 2**20:.3g} MiB' for path in (int8, args.out)]
         print(f'{int8}: {sizes[0]}, in float32 {sizes[1]}')
