@@ -1,4 +1,9 @@
-"""What backbones of a stem and stages have in common: their checks, frozen stages and depths of parameters."""
+"""What backbones of a stem and stages have in common: their checks, frozen stages and depths of parameters.
+
+A new backbone is made of ``LayerDepth`` and ``Staged``. Its children are ``stem`` and those named in ``stages``, and
+``_freeze_stages`` ends its ``__init__``. An Attention Branch Network cuts it before its last downsampling, or before
+the module that ``cut_before`` names.
+"""
 
 from collections.abc import Sequence
 
