@@ -1,5 +1,7 @@
 """From a folder of corrections to a network that was trained by them, for each use."""
 
+from inspect import signature
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATA_SAMPLERS, DATASETS, MODELS, TRANSFORMS
 
 from mmresattn.apis import USES, build_runner, training_config
-from mmresattn.apis.corrections import continued
+from mmresattn.apis.corrections import available_uses, continued
 from mmresattn.datasets import Corrections
 from mmresattn.datasets.correction_log import CorrectionLog
 from mmresattn.models.layers import attention_maps, edit_attention, record_attention
@@ -98,6 +100,13 @@ def trained(photos):
         train(cfg)
         found[abn] = config(photos, photos / f'before{abn}', abn), photos / f'before{abn}' / 'epoch_1.pth'
     return found
+
+
+@pytest.mark.parametrize('kind', ['AttentionBranchHead', 'MultiTaskAttentionBranchHead', 'mmpretrain.LinearClsHead'])
+def test_map_loss_is_offered_where_a_head_takes_it(kind):
+    takes_it = 'map_loss' in signature(MODELS.get(kind)).parameters
+    assert ('map_loss' in available_uses(dict(head=dict(type=kind)))) == takes_it
+    assert available_uses(dict(head=dict(type=kind))).keys() >= USES.keys() - {'map_loss'}
 
 
 @pytest.mark.parametrize('use', USES)
